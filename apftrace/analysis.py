@@ -1,0 +1,126 @@
+"""The result of an analysis: frames and facts, with no knowledge of files or pages."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import polars as pl
+
+
+@dataclass(frozen=True)
+class Input:
+    """What is known of one input file.
+
+    Attributes:
+        path: as the user named it.
+        format: for example ``trace.dat v7 (zstd)``.
+        machine: ``host`` or the guest's name.
+        kernel: uname of the traced machine, or null.
+        clock: trace clock name.
+        clock_unit: ``ns``, or ``ticks`` when no rate is known and all durations are in ticks.
+        cpus: number of CPUs in the trace.
+        events: hits per tracepoint, all tracepoints of the file.
+        lost_events: events known to be lost; null when some loss has no count; 0 when nothing was lost.
+        lost_cpus: CPUs with a loss.
+        first_ns: first event, null when there is none.
+        last_ns: last event.
+        notes: what was odd in the file and how it was handled, one sentence each.
+        sha256: of the file's bytes; null when no report asked for it.
+    """
+
+    path: str
+    format: str
+    machine: str
+    kernel: str | None
+    clock: str
+    clock_unit: str
+    cpus: int
+    events: dict[str, int]
+    lost_events: int | None
+    lost_cpus: tuple[int, ...]
+    first_ns: int | None
+    last_ns: int | None
+    notes: tuple[str, ...] = ()
+    sha256: str | None = None
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """Which async page fault protocol the trace shows.
+
+    Attributes:
+        kind: ``int``, ``legacy``, ``halt-only`` or ``unknown``.
+        vector: page-ready vector, null when unknown.
+        send_always: whether a guest asked for kernel-mode faults too; null when no enable was traced.
+        why: the evidence in one sentence.
+    """
+
+    kind: str
+    vector: int | None
+    send_always: bool | None
+    why: str
+
+
+@dataclass(frozen=True)
+class NotRun:
+    """A rule that could not look, and the tracepoints that it misses."""
+
+    rule: str
+    missing: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """A finished analysis.
+
+    Attributes:
+        verdict: ``clean``, ``warnings``, ``anomaly``, ``undecided`` or ``unusable``.
+        headline: the verdict in one plain sentence.
+        unsafe: why the verdict could be wrong (loss, missing tracepoints); empty when it is safe.
+        faults: table ``faults`` of :mod:`apftrace.schema`.
+        findings: table ``findings``, most severe first.
+        vcpus: table ``vcpus``.
+        accounting: table ``accounting``.
+        latency: table ``latency``.
+        late_after: threshold per phase in ns, above which a wakeup counts as late.
+        excerpts: raw trace lines around the worst findings, by finding id.
+    """
+
+    inputs: tuple[Input, ...]
+    verdict: str
+    headline: str
+    unsafe: tuple[str, ...]
+    protocol: Protocol
+    faults: pl.DataFrame
+    findings: pl.DataFrame
+    vcpus: pl.DataFrame
+    accounting: pl.DataFrame
+    latency: pl.DataFrame
+    not_run: tuple[NotRun, ...]
+    late_after: dict[str, int]
+    excerpts: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def write(self, path: str | Path, format: str | None = None) -> None:  # noqa: A002
+        """Write a report; ``format`` defaults to what the suffix of ``path`` says.
+
+        Raises:
+            ReportError: the suffix or the format is unknown.
+        """
+        from apftrace_reports.registry import report_for
+
+        report_for(str(path), format).write(self, path)
+
+    def text(self) -> str:
+        """Return the plain text report, 72 columns wide."""
+        from apftrace_reports.registry import by_name
+
+        return by_name("text").render(self).decode()
+
+    def _repr_html_(self) -> str:
+        from apftrace_reports.registry import by_name
+
+        return by_name("html").render(self).decode()
