@@ -70,7 +70,8 @@ def test_trace_cmd_reads_every_form(tmp_path: Path, version: int, compression: s
 @pytest.mark.parametrize("order", ["<", ">"])
 def test_fields_of_every_kind(tmp_path: Path, order: str, long_size: int) -> None:
     fields = {
-        "s8": 3, "u8": 200, "u16": 60000, "yes": True, "s32": -5, "u32": 4_000_000_000, "s64": -6, "u64": 1 << 63,
+        "s8": 3, "u8": 200, "u16": 60000, "yes": True,
+        "s32": -5, "u32": 4_000_000_000, "s64": -6, "u64": 1 << 63,
         "name": "abc", "words": [1, 2], "text": "hello", "numbers": [1, 2], "rel_text": "world", "longs": [9],
     }  # fmt: skip
     dat = TraceDat(layout=Layout(order, long_size)).add(Event(START, 0, 7, "odd_types", fields))
@@ -85,7 +86,8 @@ def test_fields_of_every_kind(tmp_path: Path, order: str, long_size: int) -> Non
 def test_options_reach_trace_cmd(tmp_path: Path, version: int) -> None:
     facts = [
         options.uname("Linux host 6.12.0"), options.version("3.1.6"), options.cpu_stat(0, overrun=9),
-        options.trace_id(0xABC), options.guest("vm1", 0xDEF, [101, 102]), options.offset(1000), options.date(2),
+        options.trace_id(0xABC), options.guest("vm1", 0xDEF, [101, 102]),
+        options.offset(1000), options.date(2),
         options.proc_maps(5, "qemu", [(0x1000, 0x2000, "/lib/x.so")]),
     ]  # fmt: skip
     dat = TraceDat(version, clock="mono", options=facts).add(Event(START, 0, 7, "kvm_entry"))

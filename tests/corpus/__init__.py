@@ -1,0 +1,1 @@
+"""Real captures, changed in known ways, as a fair judge of the analysis."""
