@@ -1,0 +1,1 @@
+"""Analyses as something a person or a program reads: text, HTML, JSON and more."""

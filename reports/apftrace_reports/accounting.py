@@ -1,0 +1,91 @@
+"""The sums that must balance, written out as equations."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from apftrace_reports.escape import visible
+
+if TYPE_CHECKING:
+    import polars as pl
+
+Term = tuple[str, int | None]
+
+
+@dataclass(frozen=True)
+class AccountingLine:
+    """One equation: the sum of ``left`` against the sum of ``right``.
+
+    Attributes:
+        left: terms before the sign, name and number; null where the trace does not tell.
+        right: terms after it.
+        note: what the equation leaves open, or nothing.
+    """
+
+    left: tuple[Term, ...]
+    right: tuple[Term, ...]
+    note: str = ""
+
+    @property
+    def sign(self) -> str:
+        """``=`` or ``!=`` by the numbers; ``?`` when one is unknown."""
+        numbers = [number for _, number in (*self.left, *self.right)]
+        if None in numbers:
+            return "?"
+        return "=" if _sum(self.left) == _sum(self.right) else "!="
+
+
+# Column names of table ``accounting``. The third identity of the model (delivered = acks + at most one
+# per vCPU) is an inequality: the vCPUs of the last line may each hold one delivery that is not ACKed yet.
+_IDENTITIES: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
+    (("try",), ("not_present", "repeated", "refused")),
+    (("not_present",), ("answered", "cancelled", "in_flight", "lost", "undecided")),
+)
+
+
+def accounting_lines(accounting: pl.DataFrame) -> tuple[AccountingLine, ...]:
+    """Return the equations of the total row; nothing when there is none."""
+    total = total_row(accounting)
+    if total is None:
+        return ()
+    lines = [AccountingLine(_terms(total, left), _terms(total, right)) for left, right in _IDENTITIES]
+    return (*lines, _deliveries(total))
+
+
+def broken_identities(accounting: pl.DataFrame) -> tuple[str, ...]:
+    """Return the identities that the model found broken, the vCPU in front, the total's without."""
+    return tuple(
+        visible(f"{_vcpu_name(row)}{identity}")
+        for row in accounting.iter_rows(named=True)
+        for identity in row["broken"] or ()
+    )
+
+
+def total_row(accounting: pl.DataFrame) -> dict[str, Any] | None:
+    """Return the row of all vCPUs together (tid null), or null."""
+    return next((row for row in accounting.iter_rows(named=True) if row["tid"] is None), None)
+
+
+def _deliveries(total: dict[str, Any]) -> AccountingLine:
+    delivered, acks = total["delivered"], total["acks"]
+    waiting = None if delivered is None or acks is None else delivered - acks
+    return AccountingLine(
+        (("delivered", delivered),),
+        (("acks", acks), ("not yet acked", waiting)),
+        "at most one per vCPU may wait for its ACK",
+    )
+
+
+def _terms(row: dict[str, Any], names: tuple[str, ...]) -> tuple[Term, ...]:
+    return tuple((name, row[name]) for name in names)
+
+
+def _sum(terms: tuple[Term, ...]) -> int:
+    return sum(number or 0 for _, number in terms)
+
+
+def _vcpu_name(row: dict[str, Any]) -> str:
+    if row["tid"] is None:
+        return ""
+    return f"vCPU {row['vcpu']} (tid {row['tid']}): " if row["vcpu"] is not None else f"tid {row['tid']}: "

@@ -1,0 +1,187 @@
+"""What reports show, as plain values that a test can compare; :mod:`apftrace_reports.prepare` fills them.
+
+No string in here holds a control character: a renderer only adds the escaping of its own medium.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from apftrace.schema import PHASES
+from apftrace_reports.escape import visible
+
+if TYPE_CHECKING:
+    from apftrace.analysis import Analysis, NotRun
+    from apftrace_reports.accounting import AccountingLine
+    from apftrace_reports.environment import InputFacts
+
+SEVERITIES = ("error", "warning", "info")
+"""Severities, the worst first."""
+
+CONFIDENCES = ("proved", "likely", "possible")
+"""Confidences, the strongest first."""
+
+LIFE_PHASES = ("p1", "p2", "p12", "p3", "p4", "p5")
+
+_PHASE_NAMES = {
+    "total": ("total", "not_present until the guest was told"),
+    "p12": ("queue, fault-in", ""),
+}
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """One event that shows a finding."""
+
+    ts: int | None
+    cpu: int | None
+    tid: int | None
+    event: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One finding, ready to be shown; ``token``, ``gva`` and ``blocker`` are hexadecimal text."""
+
+    id: str
+    rule: str
+    severity: str
+    confidence: str
+    machine: str | None
+    vm: str | None
+    vcpu: int | None
+    tid: int | None
+    token: str | None
+    gva: str | None
+    ts: int | None
+    end: int | None
+    phase: str | None
+    cause: str | None
+    blocker: str | None
+    message: str
+    evidence: tuple[Evidence, ...]
+    ruled_out: tuple[str, ...]
+    not_ruled_out: tuple[str, ...]
+    excerpt: tuple[str, ...]
+
+    @property
+    def lasted(self) -> int | None:
+        """How long it lasted, null when an end is unknown."""
+        return None if self.ts is None or self.end is None else self.end - self.ts
+
+
+@dataclass(frozen=True)
+class Group:
+    """The findings of one rule: all of them counted, the first few in full."""
+
+    rule: str
+    severity: str
+    count: int
+    severities: tuple[tuple[str, int], ...]
+    confidences: tuple[tuple[str, int], ...]
+    first: int | None
+    last: int | None
+    where: tuple[str, ...]
+    findings: tuple[Finding, ...]
+
+    @property
+    def hidden(self) -> int:
+        """How many of them are counted but not carried in full."""
+        return self.count - len(self.findings)
+
+
+@dataclass(frozen=True)
+class LatencyRow:
+    """One row of the phase table."""
+
+    phase: str
+    label: str
+    name: str
+    doc: str
+    kind: str
+    n: int
+    min: int | None
+    p50: int | None
+    p95: int | None
+    p99: int | None
+    max: int | None
+    late_after: int | None
+
+
+@dataclass(frozen=True)
+class Life:
+    """One life of the table of the slowest."""
+
+    token: str
+    where: str
+    kind: str
+    outcome: str
+    not_present: int | None
+    total: int
+    phases: dict[str, int | None]
+    blocker: str | None
+
+
+@dataclass(frozen=True)
+class VcpuRow:
+    """One vCPU thread; ``values`` holds the remaining columns of table ``vcpus``."""
+
+    where: str
+    comm: str
+    values: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class ReportData:
+    """Everything that a report shows, in the order of importance."""
+
+    verdict: str
+    headline: str
+    unsafe: tuple[str, ...]
+    protocol: str
+    unit: str
+    several: bool
+    lives: int
+    outcomes: tuple[tuple[str, int], ...]
+    severities: tuple[tuple[str, int], ...]
+    groups: tuple[Group, ...]
+    latency: tuple[LatencyRow, ...]
+    slowest: tuple[Life, ...]
+    accounting: tuple[AccountingLine, ...]
+    broken: tuple[str, ...]
+    vcpus: tuple[VcpuRow, ...]
+    inputs: tuple[InputFacts, ...]
+    not_run: tuple[NotRun, ...]
+
+    @property
+    def findings(self) -> int:
+        """Number of all findings."""
+        return sum(group.count for group in self.groups)
+
+
+def time_unit(analysis: Analysis) -> str:
+    """Return ``ticks`` when any input counts in ticks, else ``ns``."""
+    return "ticks" if any(one.clock_unit == "ticks" for one in analysis.inputs) else "ns"
+
+
+def phase_label(phase: str) -> str:
+    """Return how a phase is called in a table: ``p4`` is ``P4``, ``p12`` is ``P1+P2``."""
+    return {"p12": "P1+P2", "total": "total"}.get(phase, phase.upper())
+
+
+def phase_words(phase: str) -> tuple[str, str]:
+    """Return the short name of a phase and what it spans."""
+    name, doc = _PHASE_NAMES.get(phase, ("", ""))
+    head, _, tail = PHASES.get(phase, "").rpartition(": ")
+    return name or head, doc or tail
+
+
+def place(row: dict[str, Any], *, several: bool) -> str:
+    """Return where a row belongs: ``vCPU 0``, with the VM in front when there are several."""
+    vcpu = "" if row["vcpu"] is None else f"vCPU {row['vcpu']}"
+    if not several:
+        return vcpu
+    parts = (row["machine"] if row["machine"] != "host" else None, row["vm"])
+    return " ".join(part for part in (*(visible(one) for one in parts if one), vcpu) if part)

@@ -1,0 +1,140 @@
+"""The machine-readable report, ``schema_version`` 1; its schema is ``apftrace-report.schema.json``.
+
+Times are integers in the trace clock's unit, 64-bit tokens and addresses hexadecimal strings. Strings are
+the trace's own: JSON escapes what it must.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
+
+from apftrace.schema import SCHEMA_VERSION
+from apftrace_reports.accounting import total_row
+from apftrace_reports.base import Report, tool_version
+from apftrace_reports.data import phase_label
+from apftrace_reports.units import hexadecimal
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from apftrace.analysis import Analysis, Input
+
+_STATISTICS = ("n", "min", "p50", "p95", "p99", "max")
+_IDENTITY = ("machine", "vm", "vcpu", "tid")
+
+
+class JsonReport(Report):
+    """One JSON document for scripts, CI and ``apftrace compare``."""
+
+    name = "json"
+    suffixes = (".json",)
+    wants_sha256 = True
+
+    def render(self, analysis: Analysis) -> bytes:
+        """Return the document, keys sorted, two spaces of indent."""
+        text = json.dumps(document(analysis), sort_keys=True, indent=2, allow_nan=False)
+        return (text + "\n").encode()
+
+
+def document(analysis: Analysis) -> dict[str, Any]:
+    """Return the report as plain dicts and lists."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "tool": {"name": "apftrace", "version": tool_version()},
+        "inputs": [_input(one) for one in analysis.inputs],
+        "verdict": analysis.verdict,
+        "headline": analysis.headline,
+        "unsafe": list(analysis.unsafe),
+        "protocol": {
+            "kind": analysis.protocol.kind,
+            "vector": analysis.protocol.vector,
+            "send_always": analysis.protocol.send_always,
+            "why": analysis.protocol.why,
+        },
+        "accounting": _accounting(analysis.accounting),
+        "latency_ns": _latency(analysis.latency),
+        "late_after_ns": {phase_label(phase): limit for phase, limit in analysis.late_after.items()},
+        "vcpus": [{key: _number(value) for key, value in row.items()} for row in analysis.vcpus.to_dicts()],
+        "findings": [_finding(row) for row in analysis.findings.iter_rows(named=True)],
+        "not_run": [{"rule": one.rule, "missing": list(one.missing)} for one in analysis.not_run],
+    }
+
+
+def schema() -> dict[str, Any]:
+    """Return the published JSON Schema of :func:`document`."""
+    text = files("apftrace_reports").joinpath("apftrace-report.schema.json").read_text("utf-8")
+    loaded: dict[str, Any] = json.loads(text)
+    return loaded
+
+
+def _input(one: Input) -> dict[str, Any]:
+    return {
+        "path": one.path,
+        "sha256": one.sha256,
+        "format": one.format,
+        "kernel": one.kernel,
+        "clock": one.clock,
+        "clock_unit": one.clock_unit,
+        "cpus": one.cpus,
+        "machine": one.machine,
+        "events": dict(one.events),
+        "lost": {"events": one.lost_events, "cpus": sorted(one.lost_cpus)},
+        "first_ns": one.first_ns,
+        "last_ns": one.last_ns,
+        "notes": list(one.notes),
+    }
+
+
+def _accounting(accounting: pl.DataFrame) -> dict[str, Any] | None:
+    total = total_row(accounting)
+    return total and {key: value for key, value in total.items() if key not in _IDENTITY}
+
+
+def _latency(latency: pl.DataFrame) -> dict[str, Any]:
+    # The figures of all lives stand in the phase itself, those of one kind under its name beside them.
+    out: dict[str, Any] = {}
+    for row in latency.iter_rows(named=True):
+        figures = {key: row[key] for key in _STATISTICS}
+        phase = out.setdefault(phase_label(row["phase"]), {})
+        phase.update(figures if row["kind"] == "all" else {row["kind"]: figures})
+    return out
+
+
+def _finding(row: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "id": row["id"],
+        "rule": row["rule"],
+        "severity": row["severity"],
+        "confidence": row["confidence"],
+        "machine": row["machine"],
+        "vm": row["vm"],
+        "vcpu": row["vcpu"],
+        "tid": row["tid"],
+        "token": hexadecimal(row["token"]),
+        "gva": hexadecimal(row["gva"]),
+        "ts_ns": row["ts"],
+        "end_ns": row["end"],
+        "phase": row["phase"] and phase_label(row["phase"]),
+        "cause": row["cause"],
+        "blocker": hexadecimal(row["blocker"]),
+        "message": row["message"],
+        "evidence": [
+            {
+                "ts_ns": one["ts"],
+                "cpu": one["cpu"],
+                "tid": one["tid"],
+                "event": one["event"],
+                "text": one["text"],
+            }
+            for one in row["evidence"] or ()
+        ],
+        "ruled_out": row["ruled_out"] or [],
+        "not_ruled_out": row["not_ruled_out"] or [],
+    }
+
+
+def _number(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,248 @@
+"""What the charts draw, reduced in polars so that a page stays small however long the trace is.
+
+Instants become seconds since the first event of the trace, durations stay in the trace's unit. Where
+lives are left out, the slowest of every slice of time and all that were not answered are kept, and the
+result says how many there were.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from apftrace_reports.data import phase_label, place
+from apftrace_reports.units import hexadecimal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+MOST_LIVES = 1_500
+"""Lives that a chart draws one by one, roughly."""
+
+MOST_LANES = 32
+"""vCPU threads that a chart has room for."""
+
+_SLICES = 300
+_POINTS = 120
+_FEWEST = 5  # below that a distribution is a table
+_STEPS = 400
+_LANE = ("machine", "vm", "vcpu", "tid")
+_SEGMENTS = ("p1", "p2", "p12", "p3", "p4", "p5")
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class View:
+    """The span of time that all charts share, and how they name things.
+
+    Attributes:
+        origin: first instant, zero of the axis.
+        last: last instant.
+        several: a vCPU number needs the VM in front.
+        unit: ``ns`` or ``ticks``.
+    """
+
+    origin: int
+    last: int
+    several: bool
+    unit: str
+
+    def at(self, ts: int) -> float:
+        """Return an instant as seconds since the origin; ticks stay ticks."""
+        return round((ts - self.origin) / 1e9, 7) if self.unit == "ns" else ts - self.origin
+
+
+@dataclass(frozen=True)
+class Lane:
+    """A strip of a chart for one vCPU: its name, its first line from the top, and its height in lines."""
+
+    name: str
+    top: int
+    height: int
+
+
+@dataclass(frozen=True)
+class Series:
+    """Rows for one chart, one per mark; ``note`` says what was left out."""
+
+    rows: list[Row]
+    note: str = ""
+    lanes: tuple[Lane, ...] = ()
+
+
+def distribution(faults: pl.DataFrame, kind: str) -> Series:
+    """Return points of the cumulative distribution of every phase of one kind of life."""
+    lives = faults.filter(pl.col("kind") == kind)
+    split = lives["p1"].count() or lives["p2"].count()
+    rows: list[Row] = []
+    for phase in ("total", *_SEGMENTS):
+        values = lives[phase].drop_nulls().sort()
+        if len(values) < _FEWEST or (phase == "p12" and split):
+            continue
+        at = _ranks(len(values))
+        rows += [
+            {"phase": phase_label(phase), "ns": max(1, ns), "share": round((rank + 1) / len(values), 6)}
+            for rank, ns in zip(at, values.gather(at), strict=True)
+        ]
+    return Series(rows)
+
+
+def _ranks(number: int) -> list[int]:
+    # Evenly through the bulk, then every decade of the tail: a percentile that matters is a point.
+    if number <= _POINTS:
+        return list(range(number))
+    shares = [step / _POINTS for step in range(_POINTS)]
+    shares += [1 - 10**-nines * part for nines in range(2, 7) for part in (1, 0.5, 0.2)]
+    return sorted({min(number - 1, int(share * number)) for share in shares} | {number - 1})
+
+
+def pick(faults: pl.DataFrame, most: int = MOST_LIVES) -> tuple[pl.DataFrame, str]:
+    """Return about ``most`` lives that show where a trace went wrong, and a sentence on what was left out."""
+    timed = faults.filter(pl.col("not_present").is_not_null()).sort("not_present", "token")
+    if timed.height <= most:
+        return timed, ""
+    answered = pl.col("outcome") == "answered"
+    odd = timed.filter(~answered).head(most // 2)
+    per_slice = max(1, (most - odd.height) // _SLICES)
+    slow = timed.filter(answered).filter(
+        pl.col("total").rank("ordinal", descending=True).over(_slice(timed)) <= per_slice
+    )
+    picked = pl.concat([odd, slow]).sort("not_present", "token")
+    return picked, (
+        f"{picked.height:,} of {timed.height:,} lives are drawn: those that were not answered, "
+        f"and the {per_slice} slowest of each of {_SLICES} slices of time."
+    )
+
+
+def _slice(timed: pl.DataFrame) -> pl.Expr:
+    first, last = timed["not_present"][0], timed["not_present"][-1]
+    return (pl.col("not_present") - first) // ((last - first) // _SLICES + 1)
+
+
+def scatter(lives: pl.DataFrame, view: View) -> Series:
+    """Return one point per life: when it began, how long it took or has been open."""
+    return Series(
+        [
+            {
+                "at": view.at(row["not_present"]),
+                "ns": max(1, _age(row)),
+                "outcome": (row["outcome"] or "undecided").replace("_", " "),
+                "token": hexadecimal(row["token"]),
+                "where": place(row, several=view.several),
+            }
+            for row in lives.iter_rows(named=True)
+        ]
+    )
+
+
+def _age(row: Row) -> int:
+    if row["total"] is not None:
+        return int(row["total"])
+    return 0 if row["end"] is None else int(row["end"] - row["not_present"])
+
+
+def timeline(lives: pl.DataFrame, view: View) -> Series:
+    """Return the phases of each life as boxes in the lane of its vCPU, overlapping lives below each other."""
+    rows: list[Row] = []
+    lanes: list[Lane] = []
+    top = 1
+    shown, note = _busiest(lives)
+    for key, mine in shown:
+        boxes, height = _boxes(mine.sort("not_present", "token").to_dicts(), top, view)
+        lanes.append(Lane(_name(key, view), top, height))
+        rows += boxes
+        top += height + 2
+    return Series(rows, note, tuple(lanes))
+
+
+def outstanding(faults: pl.DataFrame, view: View) -> Series:
+    """Return how many lives were open on each of the busiest vCPUs, as steps."""
+    rows: list[Row] = []
+    lanes: list[Lane] = []
+    shown, note = _busiest(faults.drop_nulls(("not_present", "end")))
+    steps = [(key, _steps(mine)) for key, mine in shown]
+    height = max((int(step["open"].to_numpy().max()) for _, step in steps), default=1)
+    for at, (key, step) in enumerate(steps):
+        top = at * (height + 1) + 1
+        name = _name(key, view)
+        lanes.append(Lane(f"{name}, at most {step['open'].max()}", top, height))
+        rows += [
+            {
+                "at": view.at(ts),
+                "open": number,
+                "where": name,
+                "y": top + height - number,
+                "base": top + height,
+            }
+            for ts, number in step.iter_rows()
+        ]
+    return Series(rows, note, tuple(lanes))
+
+
+def _busiest(lives: pl.DataFrame) -> tuple[list[tuple[Row, pl.DataFrame]], str]:
+    parts = [
+        (dict(zip(_LANE, key, strict=True)), part) for key, part in lives.group_by(_LANE, maintain_order=True)
+    ]
+    kept = sorted(parts, key=lambda part: (-part[1].height, _lane_order(part[0])))[:MOST_LANES]
+    note = f"The {len(kept)} busiest of {len(parts)} vCPUs are drawn." if len(parts) > len(kept) else ""
+    return sorted(kept, key=lambda part: _lane_order(part[0])), note
+
+
+def _lane_order(lane: Row) -> tuple[str, str, int, int]:
+    vcpu = -1 if lane["vcpu"] is None else lane["vcpu"]
+    return lane["machine"] or "", lane["vm"] or "", vcpu, lane["tid"] or -1
+
+
+def _name(lane: Row, view: View) -> str:
+    return place(lane, several=view.several) or f"thread {lane['tid']}"
+
+
+def _boxes(lives: Sequence[Row], top: int, view: View) -> tuple[list[Row], int]:
+    free: list[int] = []  # per line of the lane the instant from which it is free
+    boxes: list[Row] = []
+    for row in lives:
+        segments = list(_segments(row))
+        start = row["not_present"]
+        line = next((at for at, until in enumerate(free) if until <= start), len(free))
+        free[line : line + 1] = [segments[-1][2] if segments else start]
+        token = hexadecimal(row["token"])
+        boxes += [
+            {"phase": phase, "from": view.at(begin), "to": view.at(end), "y": top + line, "token": token}
+            for phase, begin, end in segments
+        ]
+    return boxes, max(1, len(free))
+
+
+def _segments(row: Row) -> Iterator[tuple[str, int, int]]:
+    now = row["not_present"]
+    split = row["p1"] is not None or row["p2"] is not None
+    for phase in _SEGMENTS:
+        length = row[phase]
+        if length is not None and not (phase == "p12" and split):
+            yield phase_label(phase), now, now + length
+            now += length
+    if row["total"] is None and row["end"] is not None and row["end"] > now:
+        yield "lost" if row["outcome"] == "lost" else "open", now, row["end"]
+
+
+def _steps(lives: pl.DataFrame) -> pl.DataFrame:
+    changes = pl.concat(
+        [
+            lives.select(ts=pl.col("not_present"), step=pl.lit(1)),
+            lives.select(ts=pl.col("end"), step=pl.lit(-1)),
+        ]
+    )
+    steps = (
+        changes.group_by("ts")
+        .agg(pl.col("step").sum())
+        .sort("ts")
+        .select("ts", open=pl.col("step").cum_sum().cast(pl.Int64))
+    )
+    if steps.height <= _STEPS:
+        return steps
+    width = (steps["ts"][-1] - steps["ts"][0]) // _STEPS + 1
+    slices = steps.group_by(slice=pl.col("ts") // width, maintain_order=True)
+    return slices.agg(pl.col("ts").min(), pl.col("open").max()).select("ts", "open")

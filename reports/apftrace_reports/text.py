@@ -1,0 +1,296 @@
+"""The verdict as plain text: at most 72 columns, fit to be pasted into a mail."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from apftrace_reports.base import Report
+from apftrace_reports.data import LIFE_PHASES, phase_label
+from apftrace_reports.escape import clip, columns, pad, wrap
+from apftrace_reports.units import ABSENT, count, duration, instant, plural, share
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from apftrace.analysis import Analysis
+    from apftrace_reports.accounting import AccountingLine, Term
+    from apftrace_reports.data import Evidence, Finding, Group, LatencyRow, Life, ReportData, VcpuRow
+    from apftrace_reports.environment import InputFacts
+
+WIDTH = 72
+"""Columns of a line, never more."""
+
+PER_RULE = 3
+"""Findings of a rule that are told in full."""
+
+_EVIDENCE = 8
+_EXCERPT = 30
+_VCPUS = 16
+_EVENTS = 12
+
+
+class TextReport(Report):
+    """Plain text on a terminal or in a mail."""
+
+    name = "text"
+    suffixes = (".txt", ".text")
+
+    def render(self, analysis: Analysis) -> bytes:
+        """Return the report as UTF-8, the verdict on the first line."""
+        from apftrace_reports.prepare import prepare
+
+        return ("\n".join(lines(prepare(analysis))) + "\n").encode()
+
+
+def lines(data: ReportData) -> list[str]:
+    """Return every line of the report."""
+    sections = (
+        _verdict(data),
+        _findings(data),
+        _phases(data),
+        _slowest(data),
+        _accounting(data),
+        _vcpus(data),
+        _environment(data),
+        _not_run(data),
+    )
+    out: list[str] = []
+    for section in sections:
+        if section:
+            out += ["", *section] if out else section
+    return out
+
+
+def _verdict(data: ReportData) -> list[str]:
+    out = wrap(f"{data.verdict.upper()}: {data.headline}", WIDTH)
+    if data.unsafe:
+        out += ["", "This verdict may be wrong:", *_bullets(data.unsafe)]
+    return out
+
+
+def _findings(data: ReportData) -> list[str]:
+    if not data.groups:
+        looked = "No rule found anything."
+        if data.not_run:
+            looked += f" {plural(len(data.not_run), 'rule')} could not look, see the end."
+        return _section("FINDINGS", looked)
+    counts = ", ".join(plural(number, severity) for severity, number in data.severities if severity != "info")
+    counts = ", ".join(filter(None, (counts, *(f"{n} info" for s, n in data.severities if s == "info"))))
+    out = [f"FINDINGS  {counts}"]
+    excerpt_due = True
+    for group in data.groups:
+        shown = group.findings[:PER_RULE]
+        out += ["", *_group_head(group, data.unit)]
+        for finding in shown:
+            with_excerpt = excerpt_due and bool(finding.excerpt)
+            out += _finding(finding, data, with_excerpt=with_excerpt)
+            excerpt_due = excerpt_due and not with_excerpt
+        if group.count > len(shown):
+            out.append(f"  ... and {count(group.count - len(shown))} more; every one is in the JSON report")
+    return out
+
+
+def _group_head(group: Group, unit: str) -> list[str]:
+    head = f"[{group.severity}] {group.rule}"
+    if group.count == 1:
+        return wrap(head, WIDTH)
+    sure = ", ".join(f"{number} {confidence}" for confidence, number in group.confidences)
+    out = wrap(f"{head} x {count(group.count)} ({sure})", WIDTH, rest="  ")
+    out += _fact("first", f"{instant(group.first, unit)}, last {instant(group.last, unit)}")
+    return out + (_fact("on", _some(group.where, 12)) if group.where else [])
+
+
+def _finding(finding: Finding, data: ReportData, *, with_excerpt: bool) -> list[str]:
+    out = wrap(finding.message, WIDTH, first="  * ", rest="    ")
+    out += wrap(_whereabouts(finding, data), WIDTH, "    ", "    ")
+    for label, text in (
+        ("cause", finding.cause or ""),
+        ("charged to", f"token {finding.blocker}" if finding.blocker else ""),
+        ("ruled out", "; ".join(finding.ruled_out)),
+        ("not ruled out", "; ".join(finding.not_ruled_out)),
+    ):
+        if text:
+            out += wrap(f"{label}: {text}", WIDTH, "    ", "      ")
+    if with_excerpt:
+        out += ["    raw records:", *_excerpt(finding.excerpt)]
+    elif finding.evidence:
+        out += ["    evidence:", *_evidence(finding.evidence, data.unit)]
+    return out
+
+
+def _whereabouts(finding: Finding, data: ReportData) -> str:
+    unit = data.unit
+    parts = [
+        finding.confidence,
+        f"vCPU {finding.vcpu}" if finding.vcpu is not None else "",
+        f"tid {finding.tid}" if finding.tid is not None else "",
+        f"vm {finding.vm}" if finding.vm else "",
+        f"on {finding.machine}" if finding.machine not in {None, "host"} else "",
+        f"token {finding.token}" if finding.token else "",
+        f"gva {finding.gva}" if finding.gva else "",
+        phase_label(finding.phase) if finding.phase else "",
+        f"at {instant(finding.ts, unit)}" if finding.ts is not None else "",
+        f"for {duration(finding.lasted, unit)}" if finding.lasted else "",
+    ]
+    return ", ".join(part for part in parts if part)
+
+
+def _evidence(evidence: Sequence[Evidence], unit: str) -> list[str]:
+    out = []
+    for one in evidence[:_EVIDENCE]:
+        cpu = f" [{one.cpu:03d}]" if one.cpu is not None else ""
+        tid = f" {one.tid}" if one.tid is not None else ""
+        out += wrap(f"{instant(one.ts, unit)}{cpu}{tid} {one.event}: {one.text}", WIDTH, "      ", "        ")
+    if len(evidence) > _EVIDENCE:
+        out.append(f"      ... and {len(evidence) - _EVIDENCE} more events")
+    return out
+
+
+def _excerpt(excerpt: Sequence[str]) -> list[str]:
+    out = [part for line in excerpt[:_EXCERPT] for part in wrap(line, WIDTH, "      ", "          ")]
+    return out + ([f"      ... and {len(excerpt) - _EXCERPT} more lines"] if len(excerpt) > _EXCERPT else [])
+
+
+def _phases(data: ReportData) -> list[str]:
+    if not data.latency:
+        why = "no life was seen" if not data.lives else "no life has a measured phase"
+        return _section("PHASES", f"Nothing to measure: {why}.")
+    head = f"{'PHASES':<29}{'n':>7}" + "".join(f"{name:>9}" for name in ("p50", "p95", "p99", "max"))
+    return [head, *(_phase_row(row, data.unit) for row in data.latency)]
+
+
+def _phase_row(row: LatencyRow, unit: str) -> str:
+    words = row.label if row.label == row.name else f"{row.label} {row.name}"
+    kind = "" if row.kind == "all" else row.kind
+    return (
+        pad(words, 24)
+        + pad(kind, 5)
+        + f"{row.n:>7}"
+        + "".join(f"{_short(value, unit):>9}" for value in (row.p50, row.p95, row.p99, row.max))
+    )
+
+
+def _slowest(data: ReportData) -> list[str]:
+    if not data.slowest:
+        return []
+    phases = [phase for phase in LIFE_PHASES if any(life.phases[phase] is not None for life in data.slowest)]
+    if "p1" in phases or "p2" in phases:
+        phases = [phase for phase in phases if phase != "p12"]
+    head = f"{'SLOWEST':<18}" + "".join(f"{name:>9}" for name in ("total", *map(phase_label, phases)))
+    out = [head]
+    for life in data.slowest:
+        numbers = (life.total, *(life.phases[phase] for phase in phases))
+        out.append(pad(life.token, 18) + "".join(f"{_short(number, data.unit):>9}" for number in numbers))
+        out += wrap(_life_words(life, data.unit), WIDTH, "  ", "  ")
+    return out
+
+
+def _life_words(life: Life, unit: str) -> str:
+    words = [life.where, life.kind, life.outcome, f"not_present at {instant(life.not_present, unit)}"]
+    if life.blocker:
+        words.append(f"waited for the ACK of {life.blocker}")
+    return ", ".join(word for word in words if word)
+
+
+def _accounting(data: ReportData) -> list[str]:
+    if not data.accounting:
+        return []
+    out = ["ACCOUNTING"]
+    for line in data.accounting:
+        out += wrap(equation(line), WIDTH, "  ", "    ")
+    if data.broken:
+        out += ["  does not balance:", *_bullets(data.broken, "    ")]
+    return out
+
+
+def equation(line: AccountingLine) -> str:
+    """Return ``try 567 = not_present 548 + repeated 19 + refused 0``."""
+    text = f"{_terms(line.left)} {line.sign} {_terms(line.right)}"
+    return f"{text} ({line.note})" if line.note else text
+
+
+def _terms(terms: Sequence[Term]) -> str:
+    return " + ".join(f"{name} {ABSENT if number is None else number}" for name, number in terms)
+
+
+def _vcpus(data: ReportData) -> list[str]:
+    if not data.vcpus:
+        return []
+    named = f"{'vCPUs':<22}{'tid':>9}{'lives':>7}{'pv':>7}{'halt':>6}{'p99':>9}{'open':>5}{'slot':>7}"
+    out = [named, *(_vcpu_row(row, data.unit) for row in data.vcpus[:_VCPUS])]
+    if len(data.vcpus) > _VCPUS:
+        out.append(f"  ... and {len(data.vcpus) - _VCPUS} more")
+    return [*out, "  open: most at one time; slot: share of time with an un-ACKed ready"]
+
+
+def _vcpu_row(row: VcpuRow, unit: str) -> str:
+    v = row.values
+    numbers = (
+        (v["tid"], 9),
+        (v["faults"], 7),
+        (v["pv"], 7),
+        (v["halt"], 6),
+        (_short(v["p99"], unit), 9),
+        (v["outstanding_max"], 5),
+        (share(v["slot_busy"]), 7),
+    )
+    return pad(f"  {row.where} {row.comm}", 22) + "".join(
+        f"{ABSENT if number is None else number:>{width}}" for number, width in numbers
+    )
+
+
+def _environment(data: ReportData) -> list[str]:
+    out = ["ENVIRONMENT"]
+    for one in data.inputs:
+        out += wrap(one.path, WIDTH, "  ", "    ")
+        for label, text in one.facts:
+            out += _fact(label, text, 4)
+        out += _events(one)
+        out += [line for note in one.notes for line in _fact("note", note, 4)]
+        if one.sha256:
+            out += _fact("sha256", one.sha256, 4)
+    return out + _fact("protocol", data.protocol)
+
+
+def _events(one: InputFacts) -> list[str]:
+    out = []
+    for name, hits in one.events[:_EVENTS]:
+        out.append("      " + pad(name, 44) + f"{count(hits):>16}")
+    if len(one.events) > _EVENTS:
+        rest = one.events[_EVENTS:]
+        out.append("      " + pad(f"{len(rest)} more", 44) + f"{count(sum(hits for _, hits in rest)):>16}")
+    return out
+
+
+def _not_run(data: ReportData) -> list[str]:
+    if not data.not_run:
+        return []
+    out = ["NOT LOOKED FOR  these rules lack a tracepoint"]
+    for one in data.not_run:
+        out += wrap(f"{one.rule}: needs {', '.join(one.missing)}", WIDTH, "  ", "    ")
+    return out
+
+
+def _section(title: str, sentence: str) -> list[str]:
+    return [title, *wrap(sentence, WIDTH, "  ", "  ")]
+
+
+def _fact(label: str, text: str, indent: int = 2) -> list[str]:
+    first = " " * indent + pad(label, 9) + " "
+    return wrap(text, WIDTH, first, " " * columns(first))
+
+
+def _bullets(texts: Iterable[str], indent: str = "  ") -> list[str]:
+    return [line for text in texts for line in wrap(text, WIDTH, f"{indent}- ", f"{indent}  ")]
+
+
+def _some(words: Sequence[str], most: int) -> str:
+    more = f" and {len(words) - most} more" if len(words) > most else ""
+    return clip(", ".join(words[:most]), 400) + more
+
+
+def _short(value: int | None, unit: str) -> str:
+    # A column of ticks has its unit in the environment block; the number alone must fit.
+    if unit == "ns" or value is None:
+        return duration(value)
+    return str(value) if value < 10**8 else f"{value:.2e}"
