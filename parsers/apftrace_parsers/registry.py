@@ -1,0 +1,61 @@
+"""Which parser reads a file: decided by its first bytes, never by its name."""
+
+from __future__ import annotations
+
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from apftrace.errors import TraceFormatError, TraceUnsupported
+from apftrace_parsers.tracedat import TraceDatParser
+
+if TYPE_CHECKING:
+    from apftrace_parsers.base import Parser, Source
+
+ENTRY_POINTS = "apftrace.parsers"
+SNIFF_BYTES = 512
+BUILTIN: tuple[Parser, ...] = (TraceDatParser(),)
+"""Parsers that come along, in order of priority (the lower number first)."""
+
+_PACKED = {
+    b"\x1f\x8b": "gzip",
+    b"BZh": "bzip2",
+    b"\xfd7zXZ\0": "xz",
+    b"\x28\xb5\x2f\xfd": "zstd",
+    b"PK\x03\x04": "zip",
+}
+_KNOWN = {b"PERFILE2": "perf.data", b"2ELIFREP": "perf.data of the other byte order"}
+
+
+def parsers() -> tuple[Parser, ...]:
+    """Return all parsers in order of priority: the builtin ones and those of installed plugins."""
+    plugins = [point.load()() for point in entry_points(group=ENTRY_POINTS)]
+    return tuple(sorted((*BUILTIN, *plugins), key=lambda parser: parser.priority))
+
+
+def open_source(path: str | Path) -> Source:
+    """Open a trace of any known format.
+
+    Raises:
+        TraceFormatError: no parser recognises the content, or its headers contradict the format.
+        TraceUnsupported: the format is known but cannot be read.
+        OSError: the file cannot be read.
+    """
+    with Path(path).open("rb") as file:
+        head = file.read(SNIFF_BYTES)
+    for parser in parsers():
+        if parser.sniff(head):
+            return parser.open(path)
+    raise _unknown(str(path), head)
+
+
+def _unknown(path: str, head: bytes) -> TraceFormatError | TraceUnsupported:
+    for magic, name in _KNOWN.items():
+        if head.startswith(magic):
+            return TraceUnsupported(path, f"{name}, which no installed parser reads")
+    for magic, name in _PACKED.items():
+        if head.startswith(magic):
+            return TraceUnsupported(path, f"{name} compressed: unpack it first")
+    found = f"bytes {head[:8].hex(' ')}" if head else "an empty file"
+    expected = "a trace (" + ", ".join(parser.name for parser in parsers()) + ")"
+    return TraceFormatError(path, offset=0, found=found, expected=expected)

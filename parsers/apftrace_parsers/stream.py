@@ -1,0 +1,70 @@
+"""The narrow stream: few integers of the picked events, all lanes merged in time order."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from apftrace_parsers import subbuf
+from apftrace_parsers.walk import Pass
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+SCHEMA = pa.schema(
+    [
+        pa.field("ts", pa.int64(), nullable=False),
+        pa.field("cpu", pa.int32(), nullable=False),
+        pa.field("tid", pa.int32(), nullable=False),
+        pa.field("pick", pa.int32(), nullable=False),
+        pa.field("a", pa.int64(), nullable=False),
+        pa.field("b", pa.int64(), nullable=False),
+        pa.field("c", pa.int64(), nullable=False),
+    ]
+)
+BATCH_ROWS = 1 << 16
+_CODES = {pa.int64(): "q", pa.int32(): "i"}
+
+
+class Columns:
+    """Arrow buffers to be, seen as arrays of integers."""
+
+    def __init__(self, types: Sequence[pa.DataType], rows: int) -> None:
+        self._types = types
+        self._buffers = [pa.allocate_buffer(rows * t.bit_width // 8) for t in types]
+        self.views = [
+            memoryview(b).cast("B").cast(_CODES[t]) for b, t in zip(self._buffers, types, strict=True)
+        ]
+
+    def arrays(self, rows: int) -> list[pa.Array]:
+        """Return the first rows as Arrow arrays; the buffers are theirs from now on."""
+        return [
+            pa.Array.from_buffers(t, rows, [None, b]) for t, b in zip(self._types, self._buffers, strict=True)
+        ]
+
+
+def merged(run: Pass, n_picks: int) -> Iterator[pa.RecordBatch]:
+    """Yield the merged rows of a pass whose walker knows its picks."""
+    walker = run.walker
+    for lane in range(len(run.ring.lanes)):
+        _join(run, lane)
+    types = [field.type for field in SCHEMA]
+    capacity = BATCH_ROWS + max(n_picks, 1)
+    columns, n = Columns(types, capacity), 0
+    while walker.live:
+        n = walker.merge(n, *columns.views)
+        run.take_losses()
+        if walker.hungry >= 0:
+            _join(run, walker.hungry)
+        if n >= BATCH_ROWS:
+            yield pa.RecordBatch.from_arrays(columns.arrays(n), schema=SCHEMA)
+            columns, n = Columns(types, capacity), 0
+    if n:
+        yield pa.RecordBatch.from_arrays(columns.arrays(n), schema=SCHEMA)
+
+
+def _join(run: Pass, lane: int) -> None:
+    while run.refill(lane):
+        if run.walker.join(lane):
+            return

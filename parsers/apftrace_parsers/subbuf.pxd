@@ -1,0 +1,80 @@
+# Types of subbuf.py. Without this file the module would compile untyped, without a word.
+cimport cython
+
+cdef long long NO_STAMP, COMMIT_MASK, MISSED_EVENTS, MISSED_STORED, STAMP_MASK, SIGN, WORD
+cdef unsigned long long LONG_MASK
+cdef int UNKNOWN, NOTHING, RECORD, GAP, BAD_STAMP, BAD_COMMIT, BAD_RECORD, N_DAMAGE_KINDS
+cdef int LOSS_ROOM, LOSS_WIDTH, DAMAGE_ROOM, DAMAGE_WIDTH, FIELDS_PER_PICK, PIECE_WIDTH
+
+cdef class Walker:
+    cdef const unsigned char[::1] data
+    cdef bint big
+    cdef int long_size, head_size, tid_at, shift, longest_chain
+    cdef unsigned long long mult
+    cdef long long offset
+    cdef short[::1] want
+    cdef int[::1] chain, field_at, field_width, cpu, heap
+    cdef long long[::1] want_base, counts, page_size, report_gaps, pieces, piece_from, piece_upto
+    cdef long long[::1] raw_from, raw_upto, raw_limit
+    cdef long long[::1] page, stop, pos, end, raw, page_no, gap, first_raw, last_raw, past_end
+    cdef long long[::1] head_kind, head_ns, head_at, head_len
+    cdef public int live
+    cdef public int hungry, n_losses
+    cdef long long[::1] losses, damage, n_damage
+    cdef int n_located
+    cdef public long long short_records, backwards
+
+    @cython.locals(i=int)
+    cpdef bint join(self, int lane)
+    cpdef long long merge(
+        self, long long n, long long[::1] ts, int[::1] cpu, int[::1] tid, int[::1] pick,
+        long long[::1] a, long long[::1] b, long long[::1] c,
+    )
+    @cython.locals(room=longlong, lane=int, rival=int, at=longlong, size=longlong,
+                   slot=int, task=int, field=int)
+    cdef long long _merge(
+        self, long long n, long long[::1] ts, int[::1] cpu, int[::1] tid, int[::1] pick,
+        long long[::1] a, long long[::1] b, long long[::1] c,
+    ) noexcept nogil
+    cpdef long long collect(
+        self, int lane, unsigned char[::1] payloads, long long used, long long row,
+        long long[::1] ts, int[::1] lanes, int[::1] pick, long long[::1] at, int[::1] size,
+    )
+    @cython.locals(n=longlong, start=longlong, i=longlong)
+    cdef long long _collect(
+        self, int lane, unsigned char[::1] payloads, long long used, long long row,
+        long long[::1] ts, int[::1] lanes, int[::1] pick, long long[::1] at, int[::1] size,
+    ) noexcept nogil
+    @cython.locals(base=longlong, first=longlong, last=longlong, limit=longlong, pos=longlong, end=longlong,
+                   raw=longlong, seen=longlong, kind=int, opened=int, word=longlong, code=int, delta=longlong,
+                   body=longlong, size=longlong, after=longlong, slot=longlong)
+    cdef int _advance(self, int lane) noexcept nogil
+    @cython.locals(page=longlong, size=longlong, raw=longlong, commit=longlong, used=longlong, data=longlong,
+                   missed=longlong)
+    cdef int _open_page(self, int lane) noexcept nogil
+    @cython.locals(after=longlong, later=longlong)
+    cdef bint _next_is_early(self, int lane, long long raw) noexcept nogil
+    @cython.locals(slot=int)
+    cdef long long _drop_page(self, int lane, int kind, long long at) noexcept nogil
+    @cython.locals(slot=int)
+    cdef void _log_loss(self, int lane) noexcept nogil
+    @cython.locals(high=longlong)
+    cdef inline long long _absolute(self, long long raw, long long stamp) noexcept nogil
+    @cython.locals(high=ulonglong, low=ulonglong, scaled=ulonglong)
+    cdef inline long long _ns(self, int lane, long long raw) noexcept nogil
+    @cython.locals(piece=longlong, slot=longlong, run=longlong, lift=longlong)
+    cdef long long _shifted(self, int lane, long long raw) noexcept nogil
+    @cython.locals(low=ulonglong, middle=ulonglong, other=ulonglong, high=ulonglong)
+    cdef long long _scaled(self, long long raw, long long scaling, int fraction) noexcept nogil
+    cdef inline long long _integer(self, long long at, long long size, int offset, int width) noexcept nogil
+    cdef inline long long _u16(self, long long at) noexcept nogil
+    @cython.locals(b0=uint, b1=uint, b2=uint, b3=uint)
+    cdef inline long long _u32(self, long long at) noexcept nogil
+    @cython.locals(high=longlong, low=longlong)
+    cdef inline long long _i64(self, long long at) noexcept nogil
+    cdef inline long long _long(self, long long at) noexcept nogil
+    cdef inline bint _before(self, int lane, int other) noexcept nogil
+    cdef int _second(self) noexcept nogil
+    cdef void _leave(self) noexcept nogil
+    @cython.locals(i=int, child=int)
+    cdef void _sink(self, int lane) noexcept nogil

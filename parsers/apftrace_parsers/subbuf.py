@@ -1,0 +1,721 @@
+# cython: annotation_typing=False, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
+"""Walk ring-buffer sub-buffers: find the wanted records, merge CPUs in time order, copy out payloads.
+
+One source, two engines: Cython compiles it with the types of ``subbuf.pxd``; without a compiler it runs
+as plain Python. All times are below 2^62, so that no arithmetic here can leave 64 bits and both engines
+agree on hostile pages too.
+
+Layout after the kernel's include/linux/ring_buffer.h and kernel/trace/ring_buffer.c:
+
+    u64 time stamp | long commit | records
+    commit: bits 0-26 bytes used, bit 31 events were missed before this page,
+            bit 30 their number stands behind the records
+    record: one word, 5 bits type_len and 27 bits time delta, then
+      1-28  payload of 4 * type_len bytes
+      0     u32 length (itself included), payload
+      29    discarded; with delta 0 the rest of the page is unused, else u32 length
+      30    time extend: u32, upper bits of the delta
+      31    time stamp: u32, upper bits; the top 5 of 64 bits come from the stamp before
+
+The delta of a discarded record counts, as in libtraceevent (src/kbuffer-parse.c); the kernel's own
+reader leaves it out (rb_update_read_stamp), but every user space reader so far has counted it.
+
+A page is never trusted: every read is bounded by the commit, which is bounded by the page. At the first
+contradiction the rest of that page is dropped, noted as damage, and counts as a gap.
+"""
+
+from __future__ import annotations
+
+from array import array
+from typing import TYPE_CHECKING
+
+from apftrace_parsers.clock import STAMP_LIMIT
+
+try:
+    import cython
+except ImportError:
+    from apftrace_parsers import _uncompiled as cython
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+COMPILED: bool = cython.compiled
+"""Whether this is the compiled engine."""
+
+EVENT_IDS = 1 << 16
+NO_NS = -(1 << 63)
+"""Stands for an absent time in the stream and in the list of losses."""
+NO_STAMP = NO_NS
+UNKNOWN = -1
+
+# What stands at the head of a lane.
+NOTHING = 0
+RECORD = 1
+GAP = 2
+
+# Kinds of damage.
+BAD_STAMP = 0
+BAD_COMMIT = 1
+BAD_RECORD = 2
+N_DAMAGE_KINDS = 3
+
+LOSS_ROOM = 256
+LOSS_WIDTH = 4
+DAMAGE_ROOM = 64
+DAMAGE_WIDTH = 4
+
+COMMIT_MASK = (1 << 27) - 1
+MISSED_EVENTS = 1 << 31
+MISSED_STORED = 1 << 30
+STAMP_MASK = (1 << 59) - 1
+SIGN = 1 << 31
+WORD = 1 << 32
+LONG_MASK = (1 << 64) - 1
+
+FIELDS_PER_PICK = 3
+PIECE_WIDTH = 7
+
+
+def zeros(code: str, n: int) -> memoryview:
+    """Return n zeros of an array type code."""
+    return memoryview(array(code, bytes(array(code).itemsize * max(n, 1))))
+
+
+class Walker:
+    """Positions in the sub-buffers of several lanes, and the merge of them.
+
+    A lane is the buffer of one CPU in one instance. Its pages come window by window: bytes of ``data``
+    that the caller has filled, see ``feed``.
+    """
+
+    def __init__(
+        self,
+        data: bytearray,
+        cpus: Sequence[int],
+        instances: Sequence[int],
+        page_sizes: Sequence[int],
+        *,
+        big: bool,
+        long_size: int,
+    ) -> None:
+        """Start with no window.
+
+        Args:
+            data: where windows lie.
+            cpus: per lane, its CPU.
+            instances: per lane, number of its buffer instance.
+            page_sizes: per lane, bytes of a sub-buffer.
+            big: pages are big endian.
+            long_size: bytes of the kernel's long, 4 or 8.
+        """
+        n = len(cpus)
+        self.data = data
+        self.big = big
+        self.long_size = long_size
+        self.head_size = 8 + long_size
+        self.cpu = memoryview(array("i", cpus))
+        self.page_size = memoryview(array("q", page_sizes))
+        self.want_base = memoryview(array("q", [EVENT_IDS * i for i in instances]))
+        self.counts = zeros("q", EVENT_IDS * (max(instances, default=0) + 1))
+        self.report_gaps = memoryview(array("q", [1] * n))
+        self.page = zeros("q", n)
+        self.stop = zeros("q", n)
+        self.pos = zeros("q", n)
+        self.end = zeros("q", n)
+        self.raw = zeros("q", n)
+        self.page_no = zeros("q", n)
+        self.gap = zeros("q", n)
+        self.raw_from = zeros("q", n)
+        self.raw_upto = memoryview(array("q", [STAMP_LIMIT] * n))
+        self.raw_limit = memoryview(array("q", [STAMP_LIMIT] * n))
+        self.first_raw = memoryview(array("q", [UNKNOWN] * n))
+        self.last_raw = memoryview(array("q", [UNKNOWN] * n))
+        self.past_end = zeros("q", n)
+        self.head_kind = zeros("q", n)
+        self.head_ns = zeros("q", n)
+        self.head_at = zeros("q", n)
+        self.head_len = zeros("q", n)
+        self.mult = 0
+        self.shift = 0
+        self.offset = 0
+        self.pieces = zeros("q", PIECE_WIDTH)
+        self.piece_from = zeros("q", n)
+        self.piece_upto = zeros("q", n)
+        self.tid_at = 4
+        self.want = memoryview(array("h", [-1] * len(self.counts)))
+        self.chain = zeros("i", 1)
+        self.field_at = zeros("i", 1)
+        self.field_width = zeros("i", 1)
+        self.longest_chain = 1
+        self.heap = zeros("i", n)
+        self.live = 0
+        self.hungry = -1
+        self.losses = zeros("q", LOSS_ROOM * LOSS_WIDTH)
+        self.n_losses = 0
+        self.damage = zeros("q", DAMAGE_ROOM * DAMAGE_WIDTH)
+        self.n_damage = zeros("q", N_DAMAGE_KINDS)
+        self.n_located = 0
+        self.short_records = 0
+        self.backwards = 0
+
+    def set_clock(self, mult: int, shift: int, offset: int) -> None:
+        """Make ns of raw stamps: ``(raw * mult >> shift) + offset``; mult 0 leaves them as they are."""
+        self.mult = mult
+        self.shift = shift
+        self.offset = offset
+
+    def set_bounds(self, lane: int, first: int, last: int, limit: int) -> None:
+        """Take only records of a lane with raw stamps in [first, last]; a stamp above limit is damage."""
+        self.raw_from[lane] = first
+        self.raw_upto[lane] = last
+        self.raw_limit[lane] = limit
+
+    def set_pieces(self, pieces: Sequence[tuple[int, ...]], spans: Sequence[tuple[int, int]]) -> None:
+        """Bring raw stamps of guests to the host's clock, before anything else is done to them.
+
+        Args:
+            pieces: the numbers of ``clock.Piece`` in its order.
+            spans: per lane, the slice of ``pieces`` that is its own; ascending.
+        """
+        self.pieces = memoryview(array("q", [n for piece in pieces for n in piece]))
+        for lane, (first, last) in enumerate(spans):
+            self.piece_from[lane] = first
+            self.piece_upto[lane] = last
+
+    def set_picks(
+        self,
+        wanted: Sequence[tuple[int, int, int]],
+        fields: Sequence[Sequence[tuple[int, int]]],
+        tid_at: int,
+    ) -> None:
+        """Say which records to find.
+
+        Args:
+            wanted: (instance, event id, pick); an event may have several picks.
+            fields: per pick up to three (offset, width) into the payload; width is negative for signed
+                integers, 0 for an absent field.
+            tid_at: offset of common_pid.
+        """
+        n = len(fields)
+        self.tid_at = tid_at
+        self.chain = memoryview(array("i", [-1] * max(n, 1)))
+        self.field_at = zeros("i", n * FIELDS_PER_PICK)
+        self.field_width = zeros("i", n * FIELDS_PER_PICK)
+        for pick, triple in enumerate(fields):
+            for i, (at, width) in enumerate(triple):
+                self.field_at[pick * FIELDS_PER_PICK + i] = at
+                self.field_width[pick * FIELDS_PER_PICK + i] = width
+        self.longest_chain = max(n, 1)
+        for instance, event, pick in reversed(wanted):
+            slot = instance * EVENT_IDS + event
+            if self.want[slot] != pick:
+                self.chain[pick] = self.want[slot]
+                self.want[slot] = pick
+
+    def mute_gaps(self, lane: int) -> None:
+        """Keep the gaps of a lane out of the merged rows; they are still counted as losses."""
+        self.report_gaps[lane] = 0
+
+    def take_losses(self) -> list[tuple[int, int, int, int]]:
+        """Return and forget the losses so far: lane, count or -1, ns before and after (NO_NS: none)."""
+        rows = [
+            tuple(self.losses[i * LOSS_WIDTH + k] for k in range(LOSS_WIDTH)) for i in range(self.n_losses)
+        ]
+        self.n_losses = 0
+        return rows
+
+    def damage_places(self) -> list[tuple[int, int, int, int]]:
+        """Return the first damaged places: kind, lane, page of the lane, offset in the page."""
+        return [
+            tuple(self.damage[i * DAMAGE_WIDTH + k] for k in range(DAMAGE_WIDTH))
+            for i in range(self.n_located)
+        ]
+
+    def damage_counts(self) -> list[int]:
+        """Return the number of damaged pages per kind."""
+        return [self.n_damage[kind] for kind in range(N_DAMAGE_KINDS)]
+
+    def hits(self, instance: int) -> dict[int, int]:
+        """Return the number of records per event id, within the bounds, of one instance."""
+        base = instance * EVENT_IDS
+        return {i: self.counts[base + i] for i in range(EVENT_IDS) if self.counts[base + i]}
+
+    def ends(self, lane: int) -> tuple[int, int] | None:
+        """Return the ns of the first and the last record of a lane, if there was any."""
+        if self.first_raw[lane] < 0:
+            return None
+        return self._ns(lane, self.first_raw[lane]), self._ns(lane, self.last_raw[lane])
+
+    def ends_in_gap(self, lane: int) -> bool:
+        """Say whether the last page of a lane was dropped, so that records are missing at its end."""
+        return bool(self.gap[lane])
+
+    def is_past_end(self, lane: int) -> bool:
+        """Say whether a lane has reached its upper bound."""
+        return bool(self.past_end[lane])
+
+    def break_off(self, lane: int) -> None:
+        """Say that pages of a lane are missing before the next window."""
+        self.gap[lane] = 1
+
+    def feed(self, lane: int, at: int, size: int) -> None:
+        """Give a lane its next window: whole pages at ``data[at:at + size]``."""
+        self.page[lane] = at
+        self.stop[lane] = at + size
+        self.pos[lane] = at
+        self.end[lane] = at
+
+    def join(self, lane: int) -> bool:
+        """Let a lane that was just fed take part in the merge; say whether its window holds anything."""
+        if self._advance(lane) == NOTHING:
+            return False
+        i = self.live
+        self.live = i + 1
+        while i > 0 and self._before(lane, self.heap[(i - 1) >> 1]):
+            self.heap[i] = self.heap[(i - 1) >> 1]
+            i = (i - 1) >> 1
+        self.heap[i] = lane
+        return True
+
+    def merge(
+        self,
+        n: int,
+        ts: memoryview,
+        cpu: memoryview,
+        tid: memoryview,
+        pick: memoryview,
+        a: memoryview,
+        b: memoryview,
+        c: memoryview,
+    ) -> int:
+        """Write merged rows behind the first n until the columns are full or a lane has used up its window.
+
+        Returns:
+            Rows now in use. ``hungry`` is then the lane that left the merge for want of data, or -1.
+            ``n_losses`` losses wait to be taken: when there are LOSS_ROOM of them the merge stops too.
+        """
+        with cython.nogil:
+            n = self._merge(n, ts, cpu, tid, pick, a, b, c)
+        return n
+
+    def _merge(
+        self,
+        n: int,
+        ts: memoryview,
+        cpu: memoryview,
+        tid: memoryview,
+        pick: memoryview,
+        a: memoryview,
+        b: memoryview,
+        c: memoryview,
+    ) -> int:
+        room = ts.shape[0] - self.longest_chain
+        self.hungry = -1
+        while self.live > 0:
+            lane = self.heap[0]
+            rival = self._second()
+            while True:
+                if n > room or self.n_losses >= LOSS_ROOM:
+                    return n
+                if self.head_kind[lane] == RECORD:
+                    at = self.head_at[lane]
+                    size = self.head_len[lane]
+                    slot = self.want[self.want_base[lane] + self._u16(at)]
+                    task = self._integer(at, size, self.tid_at, -4)
+                    while slot >= 0:
+                        ts[n] = self.head_ns[lane]
+                        cpu[n] = self.cpu[lane]
+                        tid[n] = task
+                        pick[n] = slot
+                        field = slot * FIELDS_PER_PICK
+                        a[n] = self._integer(at, size, self.field_at[field], self.field_width[field])
+                        b[n] = self._integer(at, size, self.field_at[field + 1], self.field_width[field + 1])
+                        c[n] = self._integer(at, size, self.field_at[field + 2], self.field_width[field + 2])
+                        n += 1
+                        slot = self.chain[slot]
+                else:
+                    self._log_loss(lane)
+                    if self.report_gaps[lane] and self.raw[lane] <= self.raw_upto[lane]:
+                        ts[n] = self.head_ns[lane]
+                        cpu[n] = self.cpu[lane]
+                        tid[n] = 0
+                        pick[n] = -1
+                        a[n] = self.head_len[lane]
+                        b[n] = self.head_at[lane]
+                        c[n] = 0
+                        n += 1
+                if self._advance(lane) == NOTHING:
+                    self._leave()
+                    self.hungry = lane
+                    return n
+                if rival >= 0 and self._before(rival, lane):
+                    break
+            self._sink(lane)
+        return n
+
+    def collect(
+        self,
+        lane: int,
+        payloads: memoryview,
+        used: int,
+        row: int,
+        ts: memoryview,
+        lanes: memoryview,
+        pick: memoryview,
+        at: memoryview,
+        size: memoryview,
+    ) -> int:
+        """Copy payloads of a lane's wanted records until its window is used up or there is no room.
+
+        Args:
+            lane: which lane; it takes no part in the merge.
+            payloads: where payloads go, one behind the other from ``used`` on.
+            used: bytes of ``payloads`` in use.
+            row: rows in use of the columns that follow.
+            ts: time stamps.
+            lanes: lanes.
+            pick: picks.
+            at: where in ``payloads`` a record starts.
+            size: its length.
+
+        Returns:
+            Rows now in use. ``hungry`` is then the lane when its window is used up, -1 when room is short.
+        """
+        with cython.nogil:
+            row = self._collect(lane, payloads, used, row, ts, lanes, pick, at, size)
+        return row
+
+    def _collect(
+        self,
+        lane: int,
+        payloads: memoryview,
+        used: int,
+        row: int,
+        ts: memoryview,
+        lanes: memoryview,
+        pick: memoryview,
+        at: memoryview,
+        size: memoryview,
+    ) -> int:
+        self.hungry = -1
+        while True:
+            if self.head_kind[lane] == NOTHING and self._advance(lane) == NOTHING:
+                self.hungry = lane
+                return row
+            if self.head_kind[lane] == GAP:
+                if self.n_losses >= LOSS_ROOM:
+                    return row
+                self._log_loss(lane)
+                self.head_kind[lane] = NOTHING
+                continue
+            n = self.head_len[lane]
+            start = self.head_at[lane]
+            if row >= ts.shape[0] or payloads.shape[0] - used < n:
+                return row
+            ts[row] = self.head_ns[lane]
+            lanes[row] = lane
+            pick[row] = self.want[self.want_base[lane] + self._u16(start)]
+            at[row] = used
+            size[row] = n
+            for i in range(n):
+                payloads[used + i] = self.data[start + i]
+            used += n
+            row += 1
+            self.head_kind[lane] = NOTHING
+
+    def _advance(self, lane: int) -> int:
+        # Moves the head of a lane to its next wanted record or gap, within the window.
+        base = self.want_base[lane]
+        first = self.raw_from[lane]
+        last = self.raw_upto[lane]
+        limit = self.raw_limit[lane]
+        pos = self.pos[lane]
+        end = self.end[lane]
+        raw = self.raw[lane]
+        seen = self.last_raw[lane]
+        kind = NOTHING
+        while True:
+            if end - pos < 4:
+                self.last_raw[lane] = seen
+                opened = self._open_page(lane)
+                pos = self.pos[lane]
+                end = self.end[lane]
+                raw = self.raw[lane]
+                if opened == NOTHING:
+                    break
+                if opened == GAP:
+                    kind = GAP
+                    break
+                continue
+            word = self._u32(pos)
+            if self.big:
+                code = word >> 27
+                delta = word & 0x7FFFFFF
+            else:
+                code = word & 31
+                delta = word >> 5
+            if 0 < code < 29:
+                body = pos + 4
+                size = code * 4
+                after = body + size
+            elif code == 29 and delta == 0:
+                pos = end
+                continue
+            elif end - pos < 8:
+                pos = self._drop_page(lane, BAD_RECORD, pos)
+                end = pos
+                continue
+            else:
+                body = pos + 8
+                size = self._u32(pos + 4)
+                if code >= 30:
+                    if code == 30:
+                        raw += delta + (size << 27)
+                    else:
+                        raw = self._absolute(raw, delta + (size << 27))
+                    if raw > limit:
+                        pos = self._drop_page(lane, BAD_STAMP, pos)
+                        end = pos
+                    else:
+                        pos += 8
+                    continue
+                if size < 4:
+                    pos = self._drop_page(lane, BAD_RECORD, pos)
+                    end = pos
+                    continue
+                after = pos + 4 + ((size + 3) & ~3)
+                size -= 4
+            if after > end:
+                pos = self._drop_page(lane, BAD_RECORD, pos)
+                end = pos
+                continue
+            pos = after
+            raw += delta
+            if code == 29:
+                continue
+            if size < 2:
+                self.short_records += 1
+                continue
+            if raw < first or raw > last:
+                continue
+            slot = base + self._u16(body)
+            self.counts[slot] += 1
+            if raw < seen:
+                self.backwards += 1
+            elif seen < 0:
+                self.first_raw[lane] = raw
+            seen = raw
+            if self.want[slot] >= 0:
+                self.head_at[lane] = body
+                self.head_len[lane] = size
+                self.head_ns[lane] = self._ns(lane, raw)
+                kind = RECORD
+                break
+        self.pos[lane] = pos
+        self.end[lane] = end
+        self.raw[lane] = raw
+        self.last_raw[lane] = seen
+        self.head_kind[lane] = kind
+        return kind
+
+    def _open_page(self, lane: int) -> int:
+        # Returns NOTHING at the end of the window, GAP when records are missing before the page, else RECORD.
+        page = self.page[lane]
+        size = self.page_size[lane]
+        if self.stop[lane] - page < size:
+            self.pos[lane] = self.end[lane] = page
+            return NOTHING
+        self.page[lane] = page + size
+        self.page_no[lane] += 1
+        self.pos[lane] = self.end[lane] = page + size
+        raw = self._i64(page)
+        if raw < 0 or raw > self.raw_limit[lane]:
+            self._drop_page(lane, BAD_STAMP, page)
+            return RECORD
+        commit = self._long(page + 8)
+        used = commit & COMMIT_MASK
+        data = page + self.head_size
+        if used > page + size - data:
+            self._drop_page(lane, BAD_COMMIT, page + 8)
+            return RECORD
+        self.raw[lane] = raw
+        if raw > self.raw_upto[lane]:
+            self.past_end[lane] = 1
+        elif raw < self.raw_from[lane] and self._next_is_early(lane, raw):
+            self.gap[lane] = 0
+            return RECORD
+        else:
+            self.pos[lane] = data
+            self.end[lane] = data + used
+        if not commit & MISSED_EVENTS and self.gap[lane] == 0:
+            return RECORD
+        missed = UNKNOWN
+        if self.gap[lane] == 0 and commit & MISSED_STORED and data + used + self.long_size <= page + size:
+            missed = self._long(data + used)
+        self.gap[lane] = 0
+        self.head_ns[lane] = self._ns(lane, raw)
+        self.head_len[lane] = missed if missed >= 0 else UNKNOWN
+        self.head_at[lane] = self._ns(lane, self.last_raw[lane]) if self.last_raw[lane] >= 0 else NO_STAMP
+        return GAP
+
+    def _next_is_early(self, lane: int, raw: int) -> bool:
+        # Whether the page that follows starts before the bounds too: then the page at hand is all outside.
+        after = self.page[lane]
+        if self.stop[lane] - after < self.page_size[lane]:
+            return False
+        later = self._i64(after)
+        return raw <= later < self.raw_from[lane]
+
+    def _drop_page(self, lane: int, kind: int, at: int) -> int:
+        # Notes damage; returns the end of the page, so that nothing more is read of it.
+        self.gap[lane] = 1
+        self.n_damage[kind] += 1
+        if self.n_located < DAMAGE_ROOM:
+            slot = self.n_located * DAMAGE_WIDTH
+            self.damage[slot] = kind
+            self.damage[slot + 1] = lane
+            self.damage[slot + 2] = self.page_no[lane] - 1
+            self.damage[slot + 3] = at - (self.page[lane] - self.page_size[lane])
+            self.n_located += 1
+        return self.page[lane]
+
+    def _log_loss(self, lane: int) -> None:
+        slot = self.n_losses * LOSS_WIDTH
+        self.losses[slot] = lane
+        self.losses[slot + 1] = self.head_len[lane]
+        self.losses[slot + 2] = self.head_at[lane]
+        self.losses[slot + 3] = self.head_ns[lane]
+        self.n_losses += 1
+
+    def _absolute(self, raw: int, stamp: int) -> int:
+        # As rb_fix_abs_ts of kernel/trace/ring_buffer.c.
+        high = raw & ~STAMP_MASK
+        if high:
+            stamp |= high
+            if stamp < raw:
+                stamp += STAMP_MASK + 1
+        return stamp
+
+    def _ns(self, lane: int, raw: int) -> int:
+        if self.piece_upto[lane] > self.piece_from[lane]:
+            raw = self._shifted(lane, raw)
+        if self.mult == 0:
+            return raw + self.offset
+        # 62 by 32 bits in two halves: neither product leaves 64 bits.
+        high = (raw >> 32) * self.mult
+        low = (raw & (WORD - 1)) * self.mult
+        if self.shift <= 32:
+            scaled = (high << (32 - self.shift)) + (low >> self.shift)
+        else:
+            scaled = (high + (low >> 32)) >> (self.shift - 32)
+        return scaled + self.offset
+
+    def _shifted(self, lane: int, raw: int) -> int:
+        piece = self.piece_from[lane]
+        while piece + 1 < self.piece_upto[lane] and raw >= self.pieces[(piece + 1) * PIECE_WIDTH]:
+            piece += 1
+        slot = piece * PIECE_WIDTH
+        run = self.pieces[slot + 4]
+        lift = (raw - self.pieces[slot + 1]) * self.pieces[slot + 3] + (run >> 1)
+        # Towards zero, as the C of libtracecmd (timestamp_correction_calc) divides.
+        if lift < 0:
+            lift = -(-lift // run)
+        else:
+            lift = lift // run
+        return self._scaled(raw, self.pieces[slot + 5], self.pieces[slot + 6]) + self.pieces[slot + 2] + lift
+
+    def _scaled(self, raw: int, scaling: int, fraction: int) -> int:
+        # 62 by 62 bits, word by word; the caller has seen to it that the result stays below 2^62.
+        if scaling == 1 and fraction == 0:
+            return raw
+        low = (raw & (WORD - 1)) * (scaling & (WORD - 1))
+        middle = (raw >> 32) * (scaling & (WORD - 1)) + (low >> 32)
+        other = (raw & (WORD - 1)) * (scaling >> 32) + (middle & (WORD - 1))
+        high = (raw >> 32) * (scaling >> 32) + (middle >> 32) + (other >> 32)
+        low = (other << 32 | low & (WORD - 1)) & LONG_MASK
+        if fraction == 0:
+            return low
+        return (high << (64 - fraction) | low >> fraction) & (STAMP_MASK << 3 | 7)
+
+    def _integer(self, at: int, size: int, offset: int, width: int) -> int:
+        # A field as 64 bits; 0 where the record is too short for it.
+        if width == 0:
+            return 0
+        if offset + (width if width > 0 else -width) > size:
+            self.short_records += 1
+            return 0
+        at += offset
+        if width == 8 or width == -8:
+            return self._i64(at)
+        if width == 4:
+            return self._u32(at)
+        if width == -4:
+            return (self._u32(at) ^ SIGN) - SIGN
+        if width == 2:
+            return self._u16(at)
+        if width == -2:
+            return (self._u16(at) ^ 0x8000) - 0x8000
+        if width == 1:
+            return self.data[at]
+        return (self.data[at] ^ 0x80) - 0x80
+
+    def _u16(self, at: int) -> int:
+        if self.big:
+            return self.data[at] << 8 | self.data[at + 1]
+        return self.data[at] | self.data[at + 1] << 8
+
+    def _u32(self, at: int) -> int:
+        b0 = self.data[at]
+        b1 = self.data[at + 1]
+        b2 = self.data[at + 2]
+        b3 = self.data[at + 3]
+        if self.big:
+            return b0 << 24 | b1 << 16 | b2 << 8 | b3
+        return b3 << 24 | b2 << 16 | b1 << 8 | b0
+
+    def _i64(self, at: int) -> int:
+        if self.big:
+            high = self._u32(at)
+            low = self._u32(at + 4)
+        else:
+            high = self._u32(at + 4)
+            low = self._u32(at)
+        return ((high ^ SIGN) - SIGN) * WORD + low
+
+    def _long(self, at: int) -> int:
+        # The kernel's long; only its low bits matter here, a negative one comes out as such.
+        return self._i64(at) if self.long_size == 8 else self._u32(at)
+
+    def _before(self, lane: int, other: int) -> bool:
+        if self.head_ns[lane] != self.head_ns[other]:
+            return self.head_ns[lane] < self.head_ns[other]
+        return lane < other
+
+    def _second(self) -> int:
+        # The lane that comes after the top of the heap; -1 when the top is alone.
+        if self.live < 2:
+            return -1
+        if self.live > 2 and self._before(self.heap[2], self.heap[1]):
+            return self.heap[2]
+        return self.heap[1]
+
+    def _leave(self) -> None:
+        # Takes the top off the heap.
+        self.live -= 1
+        if self.live > 0:
+            self._sink(self.heap[self.live])
+
+    def _sink(self, lane: int) -> None:
+        # Puts a lane where it belongs, starting from the top, whose lane is taken to be gone.
+        i = 0
+        while True:
+            child = 2 * i + 1
+            if child >= self.live:
+                break
+            if child + 1 < self.live and self._before(self.heap[child + 1], self.heap[child]):
+                child += 1
+            if not self._before(self.heap[child], lane):
+                break
+            self.heap[i] = self.heap[child]
+            i = child
+        self.heap[i] = lane

@@ -1,0 +1,253 @@
+"""The pages of a CPU, plain or in compressed chunks, window by window.
+
+A compressed CPU buffer is {u32 number of chunks} and per chunk {u32 compressed size, u32 size, data}
+(trace-cmd.dat.v7(5): BUFFER SECTION). trace-cmd puts PAGES_IN_CHUNK pages into a chunk.
+"""
+
+from __future__ import annotations
+
+import os
+from bisect import bisect
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from apftrace_parsers.tracedat.compression import CorruptBlock, codec
+from apftrace_parsers.tracedat.header import MAX_SUBBUF
+from apftrace_parsers.tracedat.sections import read_section_header
+
+if TYPE_CHECKING:
+    from apftrace_parsers.cursor import FileCursor
+    from apftrace_parsers.importlog import ImportLog
+    from apftrace_parsers.tracedat.meta import Meta
+    from apftrace_parsers.tracedat.options import Buffer, CpuData
+    from apftrace_parsers.walk import Lane, Pages
+
+MAX_CHUNK_PAGES = 16
+"""trace-cmd writes 10 pages per chunk (PAGES_IN_CHUNK in trace-compress.c); more than this is damage."""
+CHUNK_HEAD = 8
+MAX_CPU = 1 << 16
+"""Well above CONFIG_NR_CPUS of any architecture."""
+
+
+@dataclass(frozen=True)
+class PlainLane:
+    """Pages as the kernel wrote them."""
+
+    cpu: int
+    instance: str
+    page_size: int
+    fd: int
+    offset: int
+    size: int
+
+    @property
+    def least(self) -> int:
+        """Bytes that a window needs at least."""
+        return self.page_size
+
+    def pages(self, log: ImportLog) -> Pages:
+        """Start to read."""
+        return PlainPages(self, log)
+
+    def place(self, page: int) -> str:
+        """Say where a page is."""
+        return f"offset {self.offset + page * self.page_size}"
+
+
+class PlainPages:
+    """Reads a PlainLane."""
+
+    def __init__(self, lane: PlainLane, log: ImportLog) -> None:
+        self._lane = lane
+        self._log = log
+        self._done = 0
+        self.hole = False
+        self.cut = False
+
+    def fill(self, window: memoryview) -> int:
+        """Put the next whole pages into a window; return their bytes, 0 at the end."""
+        lane = self._lane
+        want = min(len(window), lane.size - self._done) // lane.page_size * lane.page_size
+        if want <= 0 or self.cut:
+            return 0
+        got = os.preadv(lane.fd, [window[:want]], lane.offset + self._done)
+        if got < want:
+            self.cut = True
+            missing = lane.size - self._done - got
+            self._log.note(
+                "cut buffers",
+                f"CPU {lane.cpu}: the file ends at offset {lane.offset + self._done + got}, "
+                f"{missing} bytes of its pages are missing",
+            )
+            got -= got % lane.page_size
+        self._done += got
+        return got
+
+
+@dataclass(frozen=True)
+class ChunkLane:
+    """Pages in compressed chunks."""
+
+    cpu: int
+    instance: str
+    page_size: int
+    fd: int
+    offset: int
+    size: int
+    codec: str
+    big: bool
+    max_chunk: int
+
+    @property
+    def least(self) -> int:
+        """Bytes that a window needs at least: those of the first chunk, which is never the smallest."""
+        _, size = self.chunk_head(self.offset + 4)
+        return min(max(size, self.page_size), self.max_chunk)
+
+    def pages(self, log: ImportLog) -> Pages:
+        """Start to read."""
+        return ChunkPages(self, log)
+
+    def place(self, page: int) -> str:
+        """Say where a page is."""
+        return f"page {page} of the chunks from offset {self.offset}"
+
+    def chunk_head(self, at: int) -> tuple[int, int]:
+        """Return compressed size and size of the chunk at an offset; zeros behind the end of the file."""
+        head = os.pread(self.fd, CHUNK_HEAD, at).ljust(CHUNK_HEAD, b"\0")
+        order = "big" if self.big else "little"
+        return int.from_bytes(head[:4], order), int.from_bytes(head[4:], order)
+
+
+class ChunkPages:
+    """Reads a ChunkLane."""
+
+    def __init__(self, lane: ChunkLane, log: ImportLog) -> None:
+        self._lane = lane
+        self._log = log
+        self._unpack = codec(lane.codec)
+        head = os.pread(lane.fd, 4, lane.offset)
+        self._left = int.from_bytes(head, "big" if lane.big else "little")
+        self._at = lane.offset + 4
+        # trace-cmd 3.1.6 leaves the count of chunks out of the size that it notes.
+        self._end = lane.offset + 4 + lane.size
+        self.hole = False
+        self.cut = len(head) < 4
+
+    def fill(self, window: memoryview) -> int:
+        """Put the next chunks into a window; return their bytes, 0 at the end."""
+        used = 0
+        self.hole = False
+        while self._left and not self.cut:
+            packed, size = self._lane.chunk_head(self._at)
+            if not self._is_sane(packed, size):
+                break
+            if used + size > len(window):
+                if not used:
+                    self._break(f"claims {size} bytes, more than the first one")
+                break
+            data = os.pread(self._lane.fd, packed, self._at + CHUNK_HEAD)
+            if len(data) < packed:
+                self._break("is cut off by the end of the file")
+                break
+            try:
+                window[used : used + size] = self._unpack(data, size)
+            except CorruptBlock as error:
+                if used:
+                    break
+                self.hole = True
+                self._log.note(
+                    "damaged chunks",
+                    f"CPU {self._lane.cpu}: the chunk at offset {self._at} is damaged ({error}); "
+                    f"its {size // self._lane.page_size} pages are lost",
+                )
+            else:
+                used += size
+            self._at += CHUNK_HEAD + packed
+            self._left -= 1
+        return used
+
+    def _is_sane(self, packed: int, size: int) -> bool:
+        lane = self._lane
+        if self._at + CHUNK_HEAD + packed > self._end or not packed:
+            self._break(f"claims {packed} compressed bytes of {max(self._end - self._at - CHUNK_HEAD, 0)}")
+        elif not size or size > lane.max_chunk or size % lane.page_size:
+            self._break(f"claims {size} bytes, not up to {lane.max_chunk} in pages of {lane.page_size}")
+        else:
+            return True
+        return False
+
+    def _break(self, problem: str) -> None:
+        self.cut = True
+        lane = self._lane
+        self._log.note(
+            "broken chunks",
+            f"CPU {lane.cpu}: the chunk at offset {self._at} {problem}; {self._left} chunks are not read",
+        )
+
+
+def lanes_of(cursor: FileCursor, meta: Meta, fd: int, log: ImportLog) -> tuple[Lane, ...]:
+    """Return the lanes that hold pages, the top instance first, CPUs ascending.
+
+    Lanes that overlap would let a small file claim endless records: only the first of them is kept.
+    """
+    lanes: list[Lane] = []
+    taken: list[tuple[int, int]] = []
+    for buffer in sorted(meta.options.buffers, key=lambda b: bool(b.name)):
+        if buffer.text or not _is_sane(buffer, log):
+            continue
+        chunked = meta.header.version > 6 and read_section_header(cursor, buffer.offset).compressed
+        for data in sorted(buffer.cpus, key=lambda d: d.cpu):
+            if not data.size:
+                continue
+            problem = _problem(data, cursor, taken)
+            if problem:
+                log.note(
+                    "unread buffers",
+                    f"CPU {data.cpu}, instance {buffer.name or 'top'!r}: {problem}, not read",
+                )
+            elif chunked:
+                lanes.append(_chunk_lane(data, buffer, meta, fd))
+            else:
+                lanes.append(PlainLane(data.cpu, buffer.name, buffer.page_size, fd, data.offset, data.size))
+    return tuple(lanes)
+
+
+def _is_sane(buffer: Buffer, log: ImportLog) -> bool:
+    if 32 <= buffer.page_size <= MAX_SUBBUF and buffer.page_size % 4 == 0:
+        return True
+    log.note(
+        "unread buffers",
+        f"instance {buffer.name or 'top'!r}: sub-buffers of {buffer.page_size} bytes, not read",
+    )
+    return False
+
+
+def _problem(data: CpuData, cursor: FileCursor, taken: list[tuple[int, int]]) -> str:
+    span = (data.offset, data.offset + data.size)
+    cursor.seek(data.offset)
+    if not cursor.remaining:
+        return f"its data at offset {data.offset} lies behind the end of the file"
+    if data.cpu > MAX_CPU:
+        return f"no machine has a CPU {data.cpu}"
+    i = bisect(taken, span)
+    if (i and taken[i - 1][1] > span[0]) or (i < len(taken) and taken[i][0] < span[1]):
+        return f"its data at offset {data.offset} overlaps that of another"
+    taken.insert(i, span)
+    return ""
+
+
+def _chunk_lane(data: CpuData, buffer: Buffer, meta: Meta, fd: int) -> ChunkLane:
+    # Chunks of all instances are measured in sub-buffers of the top one.
+    page = max(meta.header.page_size, buffer.page_size)
+    return ChunkLane(
+        data.cpu,
+        buffer.name,
+        buffer.page_size,
+        fd,
+        data.offset,
+        data.size,
+        meta.header.codec,
+        meta.header.big,
+        MAX_CHUNK_PAGES * page,
+    )

@@ -1,0 +1,62 @@
+"""zlib and zstd blocks of version 7, never larger than they say and never larger than is sane."""
+
+from __future__ import annotations
+
+import zlib
+from typing import Protocol
+
+import zstandard
+
+MAX_SECTION = 64 << 20
+"""Bytes of an uncompressed section; the event formats of a large kernel take about 5 MB."""
+
+
+class Codec(Protocol):
+    """Decompresses one block."""
+
+    def __call__(self, data: bytes, size: int) -> bytes:
+        """Return the content of a block, at most ``size`` bytes.
+
+        Raises:
+            CorruptBlock: the block is damaged, or holds more or less than it says.
+        """
+
+
+class CorruptBlock(Exception):
+    """A compressed block that cannot be read; the message says why. Never leaves this package."""
+
+
+def _none(data: bytes, size: int) -> bytes:
+    raise CorruptBlock("the file names no compression")
+
+
+def _zlib(data: bytes, size: int) -> bytes:
+    stream = zlib.decompressobj()
+    try:
+        content = stream.decompress(data, size)
+    except zlib.error as error:
+        raise CorruptBlock(str(error)) from None
+    return _checked(content, size)
+
+
+def _zstd(data: bytes, size: int) -> bytes:
+    # trace-cmd leaves the content size out of its frames: the limit has to come from outside.
+    try:
+        content = zstandard.ZstdDecompressor().decompress(data, max_output_size=size)
+    except zstandard.ZstdError as error:
+        raise CorruptBlock(str(error)) from None
+    return _checked(content, size)
+
+
+def _checked(content: bytes, size: int) -> bytes:
+    if len(content) != size:
+        raise CorruptBlock(f"it holds {len(content)} bytes and claims {size}")
+    return content
+
+
+_CODECS: dict[str, Codec] = {"none": _none, "zlib": _zlib, "zstd": _zstd}
+
+
+def codec(name: str) -> Codec:
+    """Return the codec of a name in the file header."""
+    return _CODECS[name]

@@ -1,0 +1,255 @@
+"""A pass over the pages of all lanes: windows of memory, filled ahead while the walker works.
+
+Memory is bounded by WINDOWS_BUDGET whatever the file: with more CPUs each gets smaller windows. Pages are
+read with pread into the same windows over and over; a mapping would count as resident memory.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, Self
+
+from apftrace_parsers import subbuf
+from apftrace_parsers.base import Loss
+from apftrace_parsers.importlog import ImportLog
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from apftrace_parsers.base import PassResult
+    from apftrace_parsers.clock import Clock
+
+WINDOWS_BUDGET = 32 << 20
+LARGEST_WINDOW = 512 << 10
+THREADS_FROM = 4 << 20
+"""Bytes of pages from which on filling ahead pays for its threads."""
+N_THREADS = 2
+MAX_LOSSES = 10_000
+"""Gaps that are listed one by one; later ones of a CPU are joined, so that memory stays bounded."""
+
+_DAMAGE = (
+    "has a time stamp out of range",
+    "claims more data than a page holds",
+    "holds a record that cannot be",
+)
+
+
+class Pages(Protocol):
+    """Hands out the pages of a lane in order."""
+
+    hole: bool
+    """Whether pages before those of the last fill could not be read."""
+    cut: bool
+    """Whether the pages broke off before their end."""
+
+    def fill(self, window: memoryview) -> int:
+        """Put the next whole pages into a window; return their bytes, 0 at the end."""
+
+
+class Lane(Protocol):
+    """The buffer of one CPU in one instance."""
+
+    @property
+    def cpu(self) -> int:
+        """Its CPU."""
+
+    @property
+    def instance(self) -> str:
+        """Its buffer instance."""
+
+    @property
+    def page_size(self) -> int:
+        """Bytes of a sub-buffer."""
+
+    @property
+    def size(self) -> int:
+        """Bytes in the file."""
+
+    @property
+    def least(self) -> int:
+        """Bytes that a window needs at least."""
+
+    def pages(self, log: ImportLog) -> Pages:
+        """Start to read."""
+
+    def place(self, page: int) -> str:
+        """Say where a page is, for notes."""
+
+
+@dataclass(frozen=True)
+class Ring:
+    """The ring buffers of a source.
+
+    Attributes:
+        lanes: in order of instance, then CPU: the order in which equal stamps are delivered.
+        big: pages are big endian.
+        long_size: bytes of the kernel's long.
+        clock: makes ns of stamps.
+        tid_at: offset of common_pid in records.
+    """
+
+    lanes: tuple[Lane, ...]
+    big: bool
+    long_size: int
+    clock: Clock
+    tid_at: int
+
+    @property
+    def instances(self) -> tuple[str, ...]:
+        """Instances of the lanes, in their order."""
+        return tuple(dict.fromkeys(lane.instance for lane in self.lanes))
+
+
+class Pass:
+    """One pass: a walker with all its lanes, and their windows. To be used in a ``with`` block.
+
+    Args:
+        ring: what to walk.
+        start_ns: first time wanted, or null.
+        end_ns: last time wanted, or null.
+    """
+
+    def __init__(self, ring: Ring, start_ns: int | None = None, end_ns: int | None = None) -> None:
+        self.ring = ring
+        self.log = ImportLog()
+        self.bounded = start_ns is not None or end_ns is not None
+        self._pages = [lane.pages(self.log) for lane in ring.lanes]
+        self._sizes = _window_sizes(ring.lanes)
+        data = bytearray(2 * sum(self._sizes))
+        self._view = memoryview(data)
+        self._at = [2 * sum(self._sizes[:i]) for i in range(len(self._sizes))]
+        self._turn = [0] * len(self._sizes)
+        self._ahead: list[Future[int] | None] = [None] * len(self._sizes)
+        self._ended = [False] * len(self._sizes)
+        total = sum(lane.size for lane in ring.lanes)
+        self._threads = ThreadPoolExecutor(N_THREADS) if total >= THREADS_FROM else None
+        instances = ring.instances
+        self.instance_of = [instances.index(lane.instance) for lane in ring.lanes]
+        self.walker = subbuf.Walker(
+            data,
+            [lane.cpu for lane in ring.lanes],
+            self.instance_of,
+            [lane.page_size for lane in ring.lanes],
+            big=ring.big,
+            long_size=ring.long_size,
+        )
+        self._set_clock(start_ns, end_ns)
+        self._losses: list[list[Loss]] = [[] for _ in ring.lanes]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *unused: object) -> None:
+        if self._threads:
+            self._threads.shutdown(cancel_futures=True)
+
+    def _set_clock(self, start_ns: int | None, end_ns: int | None) -> None:
+        clock = self.ring.clock
+        self.walker.set_clock(clock.mult, clock.shift, clock.offset)
+        pieces: list[tuple[int, ...]] = []
+        spans = []
+        bounds: dict[object, tuple[int, int, int]] = {}
+        for i, lane in enumerate(self.ring.lanes):
+            own = clock.pieces_of(lane.cpu)
+            spans.append((len(pieces), len(pieces) + len(own)))
+            pieces += [(p.first, p.at, p.offset, p.rise, p.run, p.scaling, p.fraction) for p in own]
+            if own not in bounds:
+                bounds[own] = clock.raw_bounds(lane.cpu, start_ns, end_ns)
+            self.walker.set_bounds(i, *bounds[own])
+        if pieces:
+            self.walker.set_pieces(pieces, spans)
+
+    def refill(self, lane: int) -> bool:
+        """Give a lane its next window; say whether there was one."""
+        if self._ended[lane] or self.walker.is_past_end(lane):
+            return False
+        future = self._ahead[lane]
+        turn = self._turn[lane]
+        size = future.result() if future else self._fill(lane, turn)
+        if self._pages[lane].hole:
+            self.walker.break_off(lane)
+        if not size:
+            self._ended[lane] = True
+            return False
+        self.walker.feed(lane, self._at[lane] + turn * self._sizes[lane], size)
+        self._turn[lane] = 1 - turn
+        if self._threads:
+            self._ahead[lane] = self._threads.submit(self._fill, lane, 1 - turn)
+        return True
+
+    def _fill(self, lane: int, turn: int) -> int:
+        at = self._at[lane] + turn * self._sizes[lane]
+        return self._pages[lane].fill(self._view[at : at + self._sizes[lane]])
+
+    def take_losses(self) -> None:
+        """Take over the losses that the walker has found so far."""
+        for lane, count, after, before in self.walker.take_losses():
+            loss = Loss(
+                self.ring.lanes[lane].cpu,
+                self.ring.lanes[lane].instance,
+                None if count < 0 else count,
+                None if after == subbuf.NO_NS else after,
+                before,
+            )
+            own = self._losses[lane]
+            if len(own) < MAX_LOSSES:
+                own.append(loss)
+            else:
+                own[-1] = _joined(own[-1], loss)
+                self.log.count("gaps joined to the one before, for there are too many", 1)
+
+    def finish(self, result: PassResult) -> dict[tuple[int, int], int]:
+        """Fill in what the pass has found; return hits by (instance number, event id)."""
+        self.take_losses()
+        for i, lane in enumerate(self.ring.lanes):
+            ends = self.walker.ends(i)
+            if ends:
+                _widen(result, lane.cpu, *ends)
+            if self._pages[i].cut or self._pages[i].hole or self.walker.ends_in_gap(i):
+                after = ends[1] if ends else None
+                self._losses[i].append(Loss(lane.cpu, lane.instance, None, after, None))
+            result.losses += self._losses[i]
+        self._note_damage()
+        result.notes += self.log.sentences()
+        return {
+            (number, event): n
+            for number in range(len(self.ring.instances))
+            for event, n in self.walker.hits(number).items()
+        }
+
+    def _note_damage(self) -> None:
+        located = [0] * len(_DAMAGE)
+        for kind, lane, page, at in self.walker.damage_places():
+            located[kind] += 1
+            place = self.ring.lanes[lane].place(page)
+            self.log.note(
+                "damaged pages",
+                f"CPU {self.ring.lanes[lane].cpu}: the page at {place} "
+                f"{_DAMAGE[kind]} at byte {at}; the rest of it is dropped",
+            )
+        for kind, n in enumerate(self.walker.damage_counts()):
+            self.log.count("damaged pages", n - located[kind])
+        self.log.count("fields or records shorter than their format", self.walker.short_records)
+        self.log.count("records older than the one before them on their CPU", self.walker.backwards)
+
+
+def _window_sizes(lanes: Sequence[Lane]) -> list[int]:
+    share = WINDOWS_BUDGET // (2 * max(len(lanes), 1))
+    sizes = []
+    for lane in lanes:
+        size = min(max(share, lane.least), LARGEST_WINDOW, max(lane.size, lane.least))
+        sizes.append(max(size - size % lane.page_size, lane.least))
+    return sizes
+
+
+def _joined(one: Loss, other: Loss) -> Loss:
+    count = None if one.count is None or other.count is None else one.count + other.count
+    return Loss(one.cpu, one.instance, count, one.after_ns, other.before_ns)
+
+
+def _widen(result: PassResult, cpu: int, first: int, last: int) -> None:
+    result.cpu_first_ns[cpu] = min(first, result.cpu_first_ns.get(cpu, first))
+    result.cpu_last_ns[cpu] = max(last, result.cpu_last_ns.get(cpu, last))
+    result.first_ns = first if result.first_ns is None else min(first, result.first_ns)
+    result.last_ns = last if result.last_ns is None else max(last, result.last_ns)
