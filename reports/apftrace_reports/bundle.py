@@ -14,6 +14,7 @@ from pathlib import Path
 
 from apftrace_reports.base import replace
 
+_ENTRY = "window.vegaEmbed = vegaEmbed;"
 _MARK = "// apftrace chart bundle sha256 "
 
 
@@ -62,7 +63,7 @@ def _keep(path: Path, script: str) -> None:
 def _make() -> str:
     import vl_convert
 
-    made: str = vl_convert.javascript_bundle(vl_version=_vega_lite())
+    made = vl_convert.javascript_bundle(_ENTRY, vl_version=_vega_lite())
     # The script ends where the parser sees this, whatever JavaScript thinks of it.
     return made.replace("</script", "<\\/script")
 

@@ -8,6 +8,7 @@ from a trace is only ever data.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -39,8 +40,9 @@ OUTCOME_COLORS = {
 }
 
 _LINE = 11  # pixels of one line of the timeline
-_STEP_LANE = 26  # pixels of one lane of the step plot
+_STEP_LANE = 42  # pixels of one lane of the step plot, with its name
 
+_DENSE = 100  # points of a curve from which steps would be those of the drawing, not of the data
 _SINCE = "time since the first event"
 _HUMAN = (
     "{v} >= 1e9 ? format({v} / 1e9, '{f}') + ' s' : {v} >= 1e6 ? format({v} / 1e6, '{f}') + ' ms' : "
@@ -50,10 +52,15 @@ _HUMAN = (
 
 def distribution_chart(series: Series, view: View) -> alt.Chart:
     """Draw the share of lives that have a phase behind them after a time, the time on a log axis."""
+    most = max(Counter(row["phase"] for row in series.rows).values())
     chart = (
         _rows()
         .transform_calculate(took=_human("datum.ns", ".3~r", view))
-        .mark_line(interpolate="step-after", strokeWidth=1.8, point=alt.OverlayMarkDef(size=60, opacity=0))
+        .mark_line(
+            interpolate="step-after" if most < _DENSE else "linear",
+            strokeWidth=1.8,
+            point=alt.OverlayMarkDef(size=60, opacity=0),
+        )
         .encode(
             x=_log(alt.X("ns:Q", title=_title("duration", view)), series, view),
             y=alt.Y(
@@ -115,7 +122,7 @@ def timeline_chart(series: Series, view: View) -> alt.LayerChart:
         )
         .add_params(_zoom("timeline_zoom"))
     )
-    return _in_lanes(boxes, depth, depth * _LINE)
+    return _in_lanes(boxes, depth, round(depth * _LINE))
 
 
 def outstanding_chart(series: Series, view: View) -> alt.LayerChart:
@@ -123,12 +130,16 @@ def outstanding_chart(series: Series, view: View) -> alt.LayerChart:
     depth = series.lanes[-1].top + series.lanes[-1].height
     steps = (
         _rows()
-        .mark_area(interpolate="step-after", color="var(--answered)", opacity=0.85, clip=True)
+        .mark_area(
+            interpolate="step-after",
+            color="var(--answered)",
+            line=alt.OverlayMarkDef(color="var(--answered)", strokeWidth=0.8, interpolate="step-after"),
+            clip=True,
+        )
         .encode(x=_time(alt.X("at:Q"), view), y=_line("y:Q", depth), y2="base:Q", detail="where:N")
         .add_params(_zoom("outstanding_zoom"))
     )
-    height = series.lanes[0].height
-    return _in_lanes(steps, depth, round(len(series.lanes) * _STEP_LANE * (height + 1) / height))
+    return _in_lanes(steps, depth, len(series.lanes) * _STEP_LANE)
 
 
 def spec(chart: alt.Chart | alt.LayerChart, series: Series) -> dict[str, Any]:
@@ -178,24 +189,25 @@ def _rows() -> alt.Chart:
     return alt.Chart(alt.NamedData("rows"))
 
 
-def _in_lanes(marks: alt.Chart, depth: int, height: int) -> alt.LayerChart:
+def _in_lanes(marks: alt.Chart, depth: float, height: int) -> alt.LayerChart:
     # The name stands in the free line above its lane, so that it needs no margin on a narrow screen.
     names = (
         alt.Chart(alt.NamedData("lanes"))
-        .mark_text(align="left", baseline="bottom", dy=-2, fontSize=11, color="var(--ink-2)")
+        .mark_text(align="left", baseline="bottom", dy=-1, fontSize=11, color="var(--ink-2)")
         .encode(x=alt.value(0), y=_line("top:Q", depth), text="name:N")
     )
-    return alt.layer(marks, names).properties(width="container", height=max(40, height))
+    layers = alt.LayerChart(layer=[marks, names])
+    sized: alt.LayerChart = layers.properties(width="container", height=max(40, height))
+    return sized
 
 
-def _line(field: str, depth: int) -> alt.Y:
+def _line(field: str, depth: float) -> alt.Y:
     return alt.Y(field, axis=None, scale=alt.Scale(domain=[0, depth], reverse=True, nice=False))
 
 
 def _time(channel: Any, view: View) -> Any:
     title = _title(_SINCE, view, "s")
-    span = [0, max(view.at(view.last), 1e-6)]
-    return channel.title(title).scale(domain=span, nice=False).axis(tickCount=8)
+    return channel.title(title).scale(domain=view.span(), nice=False).axis(tickCount=8)
 
 
 def _log(channel: Any, series: Series, view: View) -> Any:
@@ -216,7 +228,10 @@ def log_ticks(low: float, high: float) -> list[int]:
 def _color(channel: Any, colors: dict[str, str], series: Series) -> Any:
     present = {row[channel.shorthand.partition(":")[0]] for row in series.rows}
     domain = [name for name in colors if name in present]
-    return channel.scale(domain=domain, range=[colors[name] for name in domain])
+    # On a narrow screen a long row of names would leave the picture.
+    columns = 3 if max(map(len, domain)) > len("total") else 4
+    legend = alt.Legend(columns=alt.ExprRef(f"width < 420 ? {columns} : 0"))
+    return channel.scale(domain=domain, range=[colors[name] for name in domain]).legend(legend)
 
 
 def _zoom(name: str) -> alt.Parameter:

@@ -6,8 +6,10 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import polars as pl
+
 from apftrace_reports import charts, series
-from apftrace_reports.series import View
+from apftrace_reports.series import Series, View
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -16,7 +18,6 @@ if TYPE_CHECKING:
 
     from apftrace.analysis import Analysis
     from apftrace_reports.data import ReportData
-    from apftrace_reports.series import Series
 
     Draw = Callable[[Series, View], alt.Chart | alt.LayerChart]
 
@@ -42,6 +43,8 @@ class Figure:
 
 def figures(analysis: Analysis, data: ReportData) -> Iterator[Figure]:
     """Yield the charts that the analysis has something for."""
+    if analysis.faults["not_present"].count() == 0:
+        return
     view = view_of(analysis, data)
     for kind, words in _KINDS.items():
         yield from _figure(
@@ -50,16 +53,17 @@ def figures(analysis: Analysis, data: ReportData) -> Iterator[Figure]:
             f"{words} Where a curve crosses 99 %, 99 of 100 lives had that phase behind them.",
             charts.distribution_chart,
             series.distribution(analysis.faults, kind),
-            view,
+            view=view,
         )
     lives, left_out = series.pick(analysis.faults)
+    few = lives.height < series.FEWEST
     yield from _figure(
         "scatter",
         "When the slow ones were",
         f"One point per life at its not_present; lives that never ended at their age. {left_out}",
         charts.scatter_chart,
-        series.scatter(lives, view),
-        view,
+        Series([]) if few else series.scatter(lives, view),
+        view=view,
     )
     yield from _figure(
         "timeline",
@@ -67,27 +71,26 @@ def figures(analysis: Analysis, data: ReportData) -> Iterator[Figure]:
         f"One box per phase. Lives of a vCPU that overlap lie below each other. {left_out}",
         charts.timeline_chart,
         series.timeline(lives, view),
-        view,
+        view=view,
     )
     yield from _figure(
         "outstanding",
         "Lives open at one time",
         "Height: lives of the vCPU that were open. The kernel allows 64 and refuses more.",
         charts.outstanding_chart,
-        series.outstanding(analysis.faults, view),
-        view,
+        Series([]) if few else series.outstanding(analysis.faults, view),
+        view=view,
     )
 
 
 def view_of(analysis: Analysis, data: ReportData) -> View:
     """Return the span of time that every chart shows, and how it names things."""
-    edges = [edge for one in analysis.inputs for edge in (one.first_ns, one.last_ns) if edge is not None]
-    for column in ("not_present", "end"):
-        values = analysis.faults[column].drop_nulls()
-        edges += [int(edge) for edge in (values.min(), values.max()) if isinstance(edge, int)]
-    return View(
-        origin=min(edges, default=0), last=max(edges, default=0), several=data.several, unit=data.unit
+    lives = analysis.faults.select(
+        first=pl.col("not_present").min(), last=pl.max_horizontal("not_present", "end").max()
     )
+    first, last = lives.row(0)
+    origin = min((one.first_ns for one in analysis.inputs if one.first_ns is not None), default=first)
+    return View(min(origin, first), first, last, several=data.several, unit=data.unit)
 
 
 def embed_json(value: object) -> str:
@@ -96,7 +99,9 @@ def embed_json(value: object) -> str:
     return text.replace("<", "\\u003c")
 
 
-def _figure(name: str, title: str, caption: str, draw: Draw, points: Series, view: View) -> Iterator[Figure]:
+def _figure(
+    name: str, title: str, caption: str, draw: Draw, points: Series, *, view: View
+) -> Iterator[Figure]:
     if points.rows:
         words = f"{caption.strip()} {points.note}".strip()
         yield Figure(name, title, words, embed_json(charts.spec(draw(points, view), points)))

@@ -24,10 +24,13 @@ MOST_LIVES = 1_500
 MOST_LANES = 32
 """vCPU threads that a chart has room for."""
 
+FEWEST = 5
+"""Lives below which only the timeline says more than the tables."""
+
 _SLICES = 300
 _POINTS = 120
-_FEWEST = 5  # below that a distribution is a table
 _STEPS = 400
+_GAP = 1.5  # lines above a lane, for its name
 _LANE = ("machine", "vm", "vcpu", "tid")
 _SEGMENTS = ("p1", "p2", "p12", "p3", "p4", "p5")
 
@@ -39,13 +42,15 @@ class View:
     """The span of time that all charts share, and how they name things.
 
     Attributes:
-        origin: first instant, zero of the axis.
-        last: last instant.
+        origin: first event of the trace, zero of the axis.
+        first: where the picture begins: the first life.
+        last: where it ends: the last instant of a life.
         several: a vCPU number needs the VM in front.
         unit: ``ns`` or ``ticks``.
     """
 
     origin: int
+    first: int
     last: int
     several: bool
     unit: str
@@ -54,14 +59,19 @@ class View:
         """Return an instant as seconds since the origin; ticks stay ticks."""
         return round((ts - self.origin) / 1e9, 7) if self.unit == "ns" else ts - self.origin
 
+    def span(self) -> list[float]:
+        """Return the ends of the time axis, a little beyond the lives."""
+        margin = max(1, (self.last - self.first) // 50)
+        return [self.at(self.first - margin), self.at(self.last + margin)]
+
 
 @dataclass(frozen=True)
 class Lane:
-    """A strip of a chart for one vCPU: its name, its first line from the top, and its height in lines."""
+    """A strip of a chart for one vCPU: its name, where it begins, counted from the top, and its height."""
 
     name: str
-    top: int
-    height: int
+    top: float
+    height: float
 
 
 @dataclass(frozen=True)
@@ -80,7 +90,7 @@ def distribution(faults: pl.DataFrame, kind: str) -> Series:
     rows: list[Row] = []
     for phase in ("total", *_SEGMENTS):
         values = lives[phase].drop_nulls().sort()
-        if len(values) < _FEWEST or (phase == "p12" and split):
+        if len(values) < FEWEST or (phase == "p12" and split):
             continue
         at = _ranks(len(values))
         rows += [
@@ -119,7 +129,8 @@ def pick(faults: pl.DataFrame, most: int = MOST_LIVES) -> tuple[pl.DataFrame, st
 
 def _slice(timed: pl.DataFrame) -> pl.Expr:
     first, last = timed["not_present"][0], timed["not_present"][-1]
-    return (pl.col("not_present") - first) // ((last - first) // _SLICES + 1)
+    number: pl.Expr = (pl.col("not_present") - first) // ((last - first) // _SLICES + 1)
+    return number
 
 
 def scatter(lives: pl.DataFrame, view: View) -> Series:
@@ -148,14 +159,15 @@ def timeline(lives: pl.DataFrame, view: View) -> Series:
     """Return the phases of each life as boxes in the lane of its vCPU, overlapping lives below each other."""
     rows: list[Row] = []
     lanes: list[Lane] = []
-    top = 1
+    top = _GAP
     shown, note = _busiest(lives)
     for key, mine in shown:
         boxes, height = _boxes(mine.sort("not_present", "token").to_dicts(), top, view)
         lanes.append(Lane(_name(key, view), top, height))
         rows += boxes
-        top += height + 2
-    return Series(rows, note, tuple(lanes))
+        top += height + _GAP
+    # A life narrower than a pixel shows the phase that took longest, because that one is painted last.
+    return Series(sorted(rows, key=lambda row: float(row["to"] - row["from"])), note, tuple(lanes))
 
 
 def outstanding(faults: pl.DataFrame, view: View) -> Series:
@@ -164,11 +176,11 @@ def outstanding(faults: pl.DataFrame, view: View) -> Series:
     lanes: list[Lane] = []
     shown, note = _busiest(faults.drop_nulls(("not_present", "end")))
     steps = [(key, _steps(mine)) for key, mine in shown]
-    height = max((int(step["open"].to_numpy().max()) for _, step in steps), default=1)
+    height = max((_peak(step) for _, step in steps), default=1)
     for at, (key, step) in enumerate(steps):
-        top = at * (height + 1) + 1
+        top = height * (at * 1.6 + 0.6)
         name = _name(key, view)
-        lanes.append(Lane(f"{name}, at most {step['open'].max()}", top, height))
+        lanes.append(Lane(f"{name}, at most {_peak(step)}", top, height))
         rows += [
             {
                 "at": view.at(ts),
@@ -180,6 +192,10 @@ def outstanding(faults: pl.DataFrame, view: View) -> Series:
             for ts, number in step.iter_rows()
         ]
     return Series(rows, note, tuple(lanes))
+
+
+def _peak(step: pl.DataFrame) -> int:
+    return max(step["open"].to_list(), default=0)
 
 
 def _busiest(lives: pl.DataFrame) -> tuple[list[tuple[Row, pl.DataFrame]], str]:
@@ -200,7 +216,7 @@ def _name(lane: Row, view: View) -> str:
     return place(lane, several=view.several) or f"thread {lane['tid']}"
 
 
-def _boxes(lives: Sequence[Row], top: int, view: View) -> tuple[list[Row], int]:
+def _boxes(lives: Sequence[Row], top: float, view: View) -> tuple[list[Row], int]:
     free: list[int] = []  # per line of the lane the instant from which it is free
     boxes: list[Row] = []
     for row in lives:

@@ -8,7 +8,7 @@ from dataclasses import replace
 import polars as pl
 
 from apftrace.analysis import Analysis, Input, NotRun, Protocol
-from apftrace.schema import ACCOUNTING, FAULTS, FINDINGS, LATENCY, VCPUS
+from apftrace.schema import ACCOUNTING, FAULTS, FINDINGS, LATENCY, VCPUS, Table
 
 START = 4_211_000_000_000
 PHASES = ("p1", "p2", "p12", "p3", "p4", "p5")
@@ -57,7 +57,8 @@ def finding(number: int, rule: str, severity: str = "error", **more: object) -> 
     """One row of findings with everything filled in."""
     at = START + number * 1_000_000
     row = {
-        "id": f"{rule}-{number}", "rule": rule, "severity": severity, "confidence": "proved", "machine": "host",
+        "id": f"{rule}-{number}", "rule": rule, "severity": severity, "confidence": "proved",
+        "machine": "host",
         "vm": "vm1", "vcpu": number % 4, "tid": 4711 + number % 4, "token": 0x26B000 + number % 4,
         "gva": 0x7F12_0000_0000 + number, "ts": at, "end": at + 21_000_000, "phase": "p3",
         "cause": "the ACK of the ready before it is missing", "blocker": 0x14000,
@@ -89,10 +90,12 @@ def trace_input(**more: object) -> Input:
 
 def analysis(lives: list[dict], findings: list[dict], **more: object) -> Analysis:
     """An analysis of these rows; the other tables follow from them."""
-    faults = FAULTS.conform(pl.DataFrame(lives, schema_overrides=FAULTS.polars(), infer_schema_length=None))
-    return frames(
-        faults, FINDINGS.conform(pl.DataFrame(findings, schema_overrides=FINDINGS.polars())), **more
-    )
+    return frames(table(FAULTS, lives), table(FINDINGS, findings), **more)
+
+
+def table(declared: Table, rows: list[dict]) -> pl.DataFrame:
+    """Rows as a frame of a declared table; keys that are missing become null."""
+    return pl.DataFrame(rows, schema=declared.polars())
 
 
 def frames(faults: pl.DataFrame, findings: pl.DataFrame, **more: object) -> Analysis:
@@ -167,7 +170,7 @@ def latency(faults: pl.DataFrame) -> pl.DataFrame:
                     {"phase": phase, "kind": kind, "n": len(column), "min": column.min(), "max": column.max()}
                     | quantiles
                 )
-    return LATENCY.conform(pl.DataFrame(rows, schema_overrides=LATENCY.polars()))
+    return table(LATENCY, rows)
 
 
 def empty() -> Analysis:
