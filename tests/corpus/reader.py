@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-NS_CLOCKS = {"local", "global", "uptime", "perf", "mono", "mono_raw", "boot", "tai"}
+NS_CLOCKS = {"local", "global", "perf", "mono", "mono_raw", "boot", "tai"}
 POINTERS = {opt.BUFFER, *range(opt.STRINGS, opt.CMDLINES + 1)}
 
 
