@@ -1,0 +1,16 @@
+"""The rule catalogue: one small function per rule, in the order in which findings of equal severity show."""
+
+from __future__ import annotations
+
+from apftrace.model.rules import faulting, late, lost, readies, record, tokens
+from apftrace.model.rules.base import Rule
+
+CATALOGUE: tuple[Rule, ...] = (
+    *lost.RULES,
+    *readies.RULES,
+    *tokens.RULES,
+    *late.RULES,
+    *faulting.RULES,
+    *record.RULES,
+)
+"""Every rule; ids are unique and stable."""

@@ -1,0 +1,5 @@
+"""``python -m apftrace``."""
+
+from apftrace.cli import main
+
+main()

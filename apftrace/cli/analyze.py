@@ -1,0 +1,115 @@
+"""``apftrace analyze``: the verdict, and a report to attach."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from apftrace.analysis import Analysis
+
+FORMATS = ("html", "text", "md", "json", "junit", "parquet")
+_SEVERITIES = ("error", "warning", "info")
+
+
+@click.command()
+@click.argument("trace", metavar="TRACE", type=click.Path(path_type=Path))
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the report here; - is stdout.")
+@click.option("--format", "format_", type=click.Choice(FORMATS), help="Format of the report; default: by suffix of -o.")
+@click.option(
+    "--late-after",
+    metavar="TIME",
+    help="A phase longer than this is late (10ms, 500us, 1s). Default: the larger of 10 ms and ten medians "
+    "of the phase.",
+)
+@click.option(
+    "--fail-on",
+    type=click.Choice(("error", "warning", "info", "never")),
+    default="error",
+    show_default=True,
+    help="Exit with 1 when there is a finding at least this severe.",
+)
+@click.option("--exit-zero", is_flag=True, help="Exit with 0 whatever was found.")
+@click.option("--redact", is_flag=True, help="Replace addresses, comms, host names and paths by pseudonyms.")
+def analyze(
+    trace: Path,
+    output: Path | None,
+    format_: str | None,
+    late_after: str | None,
+    fail_on: str,
+    exit_zero: bool,
+    redact: bool,
+) -> None:
+    """Pair, time and judge the asynchronous page faults of TRACE.
+
+    Prints the verdict in plain text and writes TRACE.apf.html into the current directory. With -o or
+    --format it writes only that report, and says the verdict in one line on stderr.
+
+    \b
+    Exit status: 0 no finding at --fail-on, 1 there is one, 2 usage, 3 TRACE cannot be read,
+    4 readable, but records were lost or tracepoints miss, so that the verdict is unsafe.
+
+    \b
+    Example:
+      apftrace analyze trace.dat
+      apftrace analyze trace.dat -o report.json --fail-on warning
+    """
+    threshold = _nanoseconds(late_after)
+    if str(trace) == "-":
+        raise click.UsageError("TRACE must be a file: the format needs to seek")
+    from apftrace.api import analyze as analyse
+
+    analysis = analyse(trace, late_after_ns=threshold)
+    if format_ == "json" or (output is not None and output.suffix == ".json"):
+        from apftrace.digest import with_digests
+
+        analysis = with_digests(analysis)
+    if redact:
+        from apftrace.redact import redacted
+
+        analysis = redacted(analysis)
+    _report(analysis, trace, output, format_, redact=redact)
+    sys.exit(0 if exit_zero else status(analysis, fail_on))
+
+
+def _report(analysis: Analysis, trace: Path, output: Path | None, format_: str | None, *, redact: bool) -> None:
+    if output is not None or format_ is not None:
+        analysis.write(output if output is not None else "-", format_)
+        click.echo(f"apftrace: {analysis.verdict}: {analysis.headline}", err=True)
+        return
+    # The text first: a page that cannot be written costs the page only.
+    sys.stdout.write(analysis.text())
+    sys.stdout.flush()
+    page = Path("trace.apf.html" if redact else f"{trace.stem}.apf.html")
+    analysis.write(page, "html")
+    click.echo(f"apftrace: report written to {page}", err=True)
+
+
+def status(analysis: Analysis, fail_on: str) -> int:
+    """Return the exit status: 1 beats 4, because a finding stands whatever else was lost."""
+    if fail_on != "never":
+        severe = _SEVERITIES[: _SEVERITIES.index(fail_on) + 1]
+        if analysis.findings["severity"].is_in(severe).any():
+            return 1
+    return 4 if analysis.unsafe or analysis.verdict == "unusable" else 0
+
+
+_UNITS = {"ns": 1, "us": 1_000, "ms": 1_000_000, "s": 1_000_000_000}
+
+
+def _nanoseconds(text: str | None) -> int | None:
+    if text is None:
+        return None
+    for unit in ("ns", "us", "ms", "s"):
+        number = text.removesuffix(unit)
+        if number != text:
+            try:
+                value = int(float(number) * _UNITS[unit])
+            except (ValueError, OverflowError):
+                break
+            if value >= 0:
+                return value
+    raise click.BadParameter(f"{text!r} is not a time such as 10ms, 500us or 1s", param_hint="--late-after")

@@ -1,0 +1,126 @@
+"""``apftrace events``: tracepoints as a table."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+import click
+
+from apftrace.api import ASYNC_PF_EVENTS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import pyarrow as pa
+
+FORMATS = ("arrow", "parquet", "csv", "jsonl")
+
+
+@click.command()
+@click.argument("trace", metavar="TRACE", type=click.Path(path_type=Path))
+@click.option(
+    "-e",
+    "--event",
+    "names",
+    multiple=True,
+    metavar="EVENT",
+    help="event, system:event or a glob; may be repeated. Default: the five async page fault events.",
+)
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Write here instead of to stdout.")
+@click.option("--format", "format_", type=click.Choice(FORMATS), help="Default: by suffix of -o, else jsonl.")
+def events(trace: Path, names: tuple[str, ...], output: Path | None, format_: str | None) -> None:
+    """Write events of TRACE as a table: ts, cpu, tid, comm, event, instance, and the payload's own fields.
+
+    Times are ns of the trace clock; rows are in time order.
+
+    \b
+    Example:
+      apftrace events trace.dat -o async-pf.parquet
+      apftrace events trace.dat -e sched:sched_switch -e 'kvm:kvm_e*' --format csv
+    """
+    chosen = format_ or _by_suffix(output)
+    from apftrace.api import read_trace
+    from apftrace.eventtable import in_time_order, known, reader
+    from apftrace_parsers.base import PassResult
+
+    with read_trace(trace) as opened:
+        try:
+            wanted = known(opened.source, names or _present(opened.source.formats()))
+        except KeyError as error:
+            raise click.UsageError(f"{trace} does not describe the event {error.args[0]!r}") from None
+        result = PassResult()
+        table = in_time_order(reader(opened.source, wanted, result))
+        _write(table, chosen, output)
+    for note in result.notes:
+        click.echo(f"apftrace: {trace}: {note}", err=True)
+    for cpu in sorted({loss.cpu for loss in result.losses}):
+        click.echo(f"apftrace: {trace}: records of CPU {cpu} were lost", err=True)
+
+
+def _present(formats: object) -> tuple[str, ...]:
+    """Return the async page fault events that the trace describes; all of them when it has none."""
+    names = {f.name for f in formats}  # type: ignore[attr-defined]
+    renamed = {"kvm_async_pf_repeated_fault": "kvm_async_pf_doublefault"}
+    found = tuple(n for n in ASYNC_PF_EVENTS if n in names or renamed.get(n) in names)
+    return found or ASYNC_PF_EVENTS
+
+
+def _by_suffix(output: Path | None) -> str:
+    if output is None or str(output) == "-":
+        return "jsonl"
+    suffix = {".arrow": "arrow", ".feather": "arrow", ".parquet": "parquet", ".csv": "csv", ".jsonl": "jsonl"}
+    if output.suffix not in suffix:
+        raise click.UsageError(f"no format for {output.name}: use --format or one of {' '.join(suffix)}")
+    return suffix[output.suffix]
+
+
+def _write(table: pa.Table, format_: str, output: Path | None) -> None:
+    if output is None or str(output) == "-":
+        _WRITERS[format_](table, sys.stdout.buffer)
+        return
+    # A file that is half written must not look whole.
+    part = output.with_name(f".{output.name}.part")
+    try:
+        with part.open("wb") as file:
+            _WRITERS[format_](table, file)
+        part.replace(output)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _arrow(table: pa.Table, file: BinaryIO) -> None:
+    import pyarrow as pa
+
+    with pa.ipc.new_stream(file, table.schema) as writer:
+        writer.write_table(table)
+
+
+def _parquet(table: pa.Table, file: BinaryIO) -> None:
+    import pyarrow.parquet as pq
+
+    pq.write_table(table, file, compression="zstd")
+
+
+def _csv(table: pa.Table, file: BinaryIO) -> None:
+    import pyarrow.csv as pc
+
+    pc.write_csv(table, file)
+
+
+def _jsonl(table: pa.Table, file: BinaryIO) -> None:
+    import json
+
+    for batch in table.to_batches(max_chunksize=10_000):
+        for row in batch.to_pylist():
+            kept = {k: v for k, v in row.items() if v is not None}
+            file.write(json.dumps(kept, default=str).encode() + b"\n")
+
+
+_WRITERS: dict[str, Callable[[pa.Table, BinaryIO], None]] = {
+    "arrow": _arrow,
+    "parquet": _parquet,
+    "csv": _csv,
+    "jsonl": _jsonl,
+}

@@ -1,0 +1,95 @@
+"""``apftrace info``: what a trace holds, and which rules can look at it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from apftrace_parsers.base import PassResult, Source
+
+
+@click.command()
+@click.argument("trace", metavar="TRACE", type=click.Path(path_type=Path))
+def info(trace: Path) -> None:
+    """Show what TRACE holds: format, clock, CPUs, events, losses, guests, and the rules that it can answer.
+
+    \b
+    Example:
+      apftrace info trace.dat
+    """
+    from apftrace.api import read_trace
+    from apftrace_parsers.base import PassResult
+
+    with read_trace(trace) as opened:
+        result = PassResult()
+        for _ in opened.source.stream((), result):
+            pass
+        for line in _lines(opened.source, result):
+            click.echo(printable(line))
+
+
+def printable(line: str) -> str:
+    """Return a line with control characters made visible."""
+    return "".join(ch if ch.isprintable() else f"\\x{ord(ch):02x}" for ch in line)
+
+
+def _lines(source: Source, result: PassResult) -> list[str]:
+    facts = source.info
+    first, last = result.first_ns, result.last_ns
+    lines = [
+        f"{facts.path}",
+        f"  format     {facts.format}",
+        f"  kernel     {facts.kernel or 'not stated'}",
+        f"  clock      {facts.clock} ({facts.clock_unit})",
+        f"  cpus       {facts.cpus}",
+    ]
+    if first is not None and last is not None:
+        if facts.clock_unit == "ns":
+            lines.append(f"  window     {first / 1e9:.6f} to {last / 1e9:.6f} s ({(last - first) / 1e9:.6f} s)")
+        else:
+            lines.append(f"  window     {first} to {last} {facts.clock_unit}")
+    if len(facts.instances) > 1:
+        lines.append("  instances  " + ", ".join(name or "(top)" for name in facts.instances))
+    if facts.trace_id is not None:
+        lines.append(f"  trace id   {facts.trace_id:#x}")
+    lines += [
+        f"  guest      {g.name} (trace id {g.trace_id:#x}), vCPU threads "
+        + " ".join(f"{vcpu}:{tid}" for vcpu, tid in sorted(g.vcpu_tids.items()))
+        for g in facts.guests
+    ]
+    lines += [f"  {name:<10} {text.strip()}" for name, text in facts.options.items() if "\n" not in text.strip()]
+    lines += _losses(result)
+    lines += [f"  note       {note}" for note in result.notes]
+    lines.append("  events")
+    lines += [f"    {count:>12}  {name}" for name, count in sorted(result.counts.items(), key=lambda i: (-i[1], i[0]))]
+    return lines + _rules(source, result)
+
+
+def _losses(result: PassResult) -> list[str]:
+    if not result.losses:
+        return ["  lost       nothing"]
+    out = []
+    for loss in result.losses:
+        many = "records" if loss.count is None else f"{loss.count} records"
+        place = f" of instance {loss.instance}" if loss.instance else ""
+        when = f" before {loss.before_ns}" if loss.before_ns is not None else ""
+        out.append(f"  lost       {many} on CPU {loss.cpu}{place}{when}")
+    return out
+
+
+def _rules(source: Source, result: PassResult) -> list[str]:
+    from apftrace.model.recording import recorded_kinds
+    from apftrace.model.rules import CATALOGUE
+    from apftrace.model.tracepoints import NAMES
+
+    kinds, _ = recorded_kinds(source, result)
+    lines = ["  rules"]
+    for rule in CATALOGUE:
+        missing = [NAMES[k] for k in rule.needs if k not in kinds]
+        helps = [NAMES[k] for k in rule.helps if k not in kinds]
+        state = "cannot look: record " + " ".join(missing) if missing else "can look"
+        lines.append(f"    {rule.id:<22} {state}" + (f"; surer with {' '.join(helps)}" if helps and not missing else ""))
+    return lines

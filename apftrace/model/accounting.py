@@ -1,0 +1,103 @@
+"""The sums that must balance, per vCPU and in total."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from apftrace.model import tracepoints as tp
+from apftrace.schema import ACCOUNTING
+
+if TYPE_CHECKING:
+    from apftrace.model.recording import Recording
+
+_OUTCOMES = {
+    "answered": ("answered",),
+    "cancelled": ("cancelled", "woken_by_all"),
+    "in_flight": ("in_flight",),
+    "lost": ("lost",),
+    "undecided": ("undecided",),
+}
+_STRAY = ["again", "spurious", "unissued", "undecided", "none"]
+_COUNTS = (
+    "try", "not_present", "repeated", "refused", "ready", "wake_all", *_OUTCOMES, "left_truncated", "stray",
+    "repaired", "delivered", "acks",
+)  # fmt: skip
+
+
+def account(
+    rec: Recording,
+    threads: pl.DataFrame,
+    lives: pl.DataFrame,
+    tries: pl.DataFrame,
+    readies: pl.DataFrame,
+    delivered: pl.DataFrame,
+    acks: pl.DataFrame,
+) -> pl.DataFrame:
+    """Return the table ``accounting``: a row per vCPU thread, then the total."""
+    became = pl.col("became")
+    parts = [
+        _count(tries, name="try", where=pl.col("kind") == tp.TRY),
+        _count(tries, name="repeated", where=pl.col("kind") == tp.REPEATED),
+        _count(tries, name="refused", where=became == "refused"),
+        _count(lives, name="not_present", where=pl.lit(value=True)),
+        _count(readies, name="ready", where=~pl.col("broadcast")),
+        _count(readies, name="wake_all", where=pl.col("broadcast")),
+        _count(readies, name="left_truncated", where=pl.col("answer") == "truncated"),
+        _count(readies, name="stray", where=pl.col("answer").is_in(_STRAY)),
+        _count(
+            lives,
+
+            name="repaired",
+            where=pl.col("ready").is_null() & pl.col("repaired").is_not_null(),
+        ),
+        _count(delivered, name="delivered", where=pl.col("implied").is_null()),
+        _count(acks, name="acks", where=pl.lit(value=True)),
+        *(
+            _count(lives, name=name, where=pl.col("outcome").is_in(outcomes))
+            for name, outcomes in _OUTCOMES.items()
+        ),
+    ]
+    table = threads.select("tid", "vm", "vcpu", pl.lit(rec.machine).alias("machine"))
+    for part in parts:
+        table = table.join(part, on="tid", how="left", maintain_order="left")
+    table = table.with_columns(pl.col(c).fill_null(0).cast(pl.Int64) for c in _COUNTS)
+    total = table.select(
+        pl.lit(None, pl.Int32).alias("tid"),
+        pl.lit(None, pl.String).alias("vm"),
+        pl.lit(None, pl.Int32).alias("vcpu"),
+        pl.lit(rec.machine).alias("machine"),
+        *(pl.col(c).sum() for c in _COUNTS),
+    )
+    table = pl.concat([table.sort("vm", "vcpu", "tid"), total.select(table.columns)])
+    broken = [_broken(rec, row, max(1, threads.height)) for row in table.iter_rows(named=True)]
+    return ACCOUNTING.conform(
+        table.with_columns(
+            pl.Series("broken", broken, pl.List(pl.String)), pl.Series("balanced", [not b for b in broken])
+        )
+    )
+
+
+def _count(frame: pl.DataFrame, *, name: str, where: pl.Expr) -> pl.DataFrame:
+    return frame.filter(where).group_by("tid").agg(pl.len().alias(name))
+
+
+def _broken(rec: Recording, row: dict[str, int | None], n_vcpus: int) -> list[str]:
+    """Return the identities that do not hold in one row, with their numbers."""
+    n = {c: int(row[c] or 0) for c in _COUNTS}
+    allowed = 1 if row["tid"] is not None else n_vcpus
+    out = []
+    if rec.has(tp.TRY, tp.REPEATED) and n["try"] != n["not_present"] + n["repeated"] + n["refused"]:
+        out.append(
+            f"try {n['try']} != not_present {n['not_present']} + repeated {n['repeated']} + refused {n['refused']}"
+        )
+    answered = n["answered"] + n["left_truncated"] + n["stray"] - n["repaired"]
+    if n["ready"] != answered:
+        out.append(
+            f"ready {n['ready']} != answered {n['answered']} + left_truncated {n['left_truncated']} "
+            f"+ stray {n['stray']} - repaired {n['repaired']}"
+        )
+    if rec.has(tp.ACCEPT, tp.MSR) and abs(n["delivered"] - n["acks"]) > allowed:
+        out.append(f"delivered {n['delivered']} != acks {n['acks']} within {allowed}")
+    return out

@@ -1,0 +1,147 @@
+"""Events to lives: the steps of the model in their order, each a function over frames."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import polars as pl
+
+from apftrace.model import accounting, completion, delivery, lives, outcome, phases, strays, vms
+from apftrace.model import tracepoints as tp
+from apftrace.model.loss import overlaps_blind
+from apftrace.model.recording import Recording
+
+
+@dataclass(frozen=True)
+class Case:
+    """Everything that the rules look at.
+
+    Attributes:
+        rec: the recording.
+        lives: one row per not_present, with instants, phases, readings, repairs and outcome.
+        tries: try and repeated rows, with what each try ``became``.
+        readies: ready rows with ``answer`` and ``life``.
+        delivered: readies that filled the slot, traced or implied, with accept, injection and ACK.
+        acks: ACK writes, with the delivery that each one acknowledges.
+        completions: completed rows with ``life``.
+        threads: vCPU threads with vm, vcpu and final reading.
+        stale: how old an open life must be to count as stuck.
+        late_after: threshold per phase.
+        accounting: table ``accounting``.
+        vectors: page-ready vectors of the guests here.
+        clock_is_ns: false when the trace clock has no known rate.
+    """
+
+    rec: Recording
+    lives: pl.DataFrame
+    tries: pl.DataFrame
+    readies: pl.DataFrame
+    delivered: pl.DataFrame
+    acks: pl.DataFrame
+    completions: pl.DataFrame
+    threads: pl.DataFrame
+    stale: outcome.Staleness
+    late_after: dict[str, int]
+    accounting: pl.DataFrame
+    vectors: frozenset[int]
+    clock_is_ns: bool
+
+
+def correlate(rec: Recording, *, late_after: int | None = None, clock_is_ns: bool = True) -> Case:
+    """Pair, time and judge every life of a recording.
+
+    Args:
+        rec: the recording.
+        late_after: threshold for late phases in units of the trace clock; null to learn it.
+        clock_is_ns: whether that unit is ns.
+    """
+    born = lives.begin(rec)
+    paired = lives.pair(born, lives.readies(rec))
+    rows = lives.with_ready(born, paired)
+    rows, tries = lives.with_try(rec, rows)
+    rows, done = completion.with_completed(rec, rows)
+    rows = phases.with_readings(rec, rows)
+    rows = _with_taint(rec, rows)
+    rows, delivered, acks = _with_delivery(rec, rows, paired)
+    rows = lives.with_kind(rec, rows).drop("kind_hint")
+    rows = phases.with_phases(rows)
+    rows = outcome.with_repairs(rows, delivered)
+    rows = lives.with_repeated(rows, tries)
+    threads = vms.vcpu_threads(rec, rows)
+    rows = rows.join(threads.select("tid", "vm", "vcpu"), on="tid", how="left", maintain_order="left")
+    spans = delivery.busy_before(delivered, rec.last_ns)
+    rows = phases.with_blockers(rows, spans)
+    rows = outcome.with_clears(rec, rows, threads)
+    rows = outcome.with_progress(rec, rows, threads, spans)
+    stale = outcome.staleness(rows, clock_is_ns=clock_is_ns)
+    rows = outcome.with_outcome(rows, stale)
+    late = phases.thresholds(rows, late_after, clock_is_ns=clock_is_ns)
+    paired = _with_doubt(rec, strays.classify(rec, rows, paired))
+    sums = accounting.account(rec, threads, rows, tries, paired, delivered, acks)
+    return Case(
+        rec=rec,
+        lives=rows,
+        tries=_with_crowd(rec, tries, rows),
+        readies=paired,
+        delivered=delivered,
+        acks=acks,
+        completions=done,
+        threads=threads,
+        stale=stale,
+        late_after=late,
+        accounting=sums,
+        vectors=delivery.page_ready_vectors(rec, delivery.accepts(rec)),
+        clock_is_ns=clock_is_ns,
+    )
+
+
+def _with_doubt(rec: Recording, paired: pl.DataFrame) -> pl.DataFrame:
+    """Add to each further ready of a life ``first_seq``, and ``blind``: records were lost between the two."""
+    firsts = paired.filter(pl.col("answer") == "first").select(
+        "life", pl.col("seq").alias("first_seq"), pl.col("ready").alias("first_ready")
+    )
+    joined = paired.join(firsts, on="life", how="left", maintain_order="left")
+    since = pl.coalesce("first_ready", "ready")
+    return overlaps_blind(rec, joined.with_columns(since.alias("since")), "since", "ready", "blind").drop("since")
+
+
+def _with_crowd(rec: Recording, tries: pl.DataFrame, rows: pl.DataFrame) -> pl.DataFrame:
+    """Add to each refused try ``outstanding`` lives of its vCPU, and ``blind``: records were lost around it."""
+    refused = tries.filter(pl.col("became") == "refused")
+    spans = rows.select("tid", "not_present", pl.coalesce("ended", "cleared", pl.lit(rec.last_ns)).alias("over"))
+    open_at = (
+        refused.select("seq", "tid", "ts")
+        .join(spans, on="tid")
+        .filter((pl.col("not_present") < pl.col("ts")) & (pl.col("over") > pl.col("ts")))
+        .group_by("seq")
+        .agg(pl.len().alias("outstanding"))
+    )
+    tries = tries.join(open_at, on="seq", how="left", maintain_order="left")
+    until = pl.col("ts").shift(-1).over("tid").fill_null(rec.last_ns)
+    return overlaps_blind(rec, tries.with_columns(until.alias("until")), "ts", "until", "blind").drop("until")
+
+
+def _with_taint(rec: Recording, rows: pl.DataFrame) -> pl.DataFrame:
+    rows = rows.with_columns(pl.coalesce("ready", pl.lit(rec.last_ns)).alias("open_until"))
+    return overlaps_blind(rec, rows, "not_present", "open_until", "tainted").drop("open_until")
+
+
+def _with_delivery(
+    rec: Recording, rows: pl.DataFrame, paired: pl.DataFrame
+) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
+    """Add accepted, injected and acked to the lives; return also the deliveries and the ACKs."""
+    ack_rows = delivery.acks(rec)
+    hinted = lives.with_kind(rec, rows.with_columns(pl.lit(None, pl.Int64).alias("accepted")))
+    rows = hinted.rename({"kind": "kind_hint"}).drop("accepted")
+    delivered = delivery.deliveries(rec, paired, rows)
+    delivered, matched = delivery.with_ack(delivered, ack_rows)
+    delivered = delivery.imply_from_acks(delivered, matched)
+    delivered = delivery.with_virq(rec, delivered)
+    delivered = delivery.assign_implied(delivered, rows)
+    facts = delivered.filter(pl.col("life").is_not_null()).unique("life", keep="first", maintain_order=True)
+    carried = facts.select(
+        "life", "vec", "accepted", "injected", "acked",
+        pl.col("^(acc|inj|ack)_.*$"),
+    )  # fmt: skip
+    rows = rows.drop("pf_injected").join(carried, on="life", how="left", maintain_order="left")
+    return rows, delivered, matched

@@ -1,0 +1,279 @@
+"""From ready to ACK: which vector KVM accepted, when the guest got it, when the guest's ACK came.
+
+A ready that is delivered fills the guest's token word. Until the guest ACKs it, KVM hands nothing more
+to that vCPU (R11), so a delivery is also the span during which the slot was busy.
+"""
+
+from __future__ import annotations
+
+import polars as pl
+
+from apftrace.model import tracepoints as tp
+from apftrace.model.lives import reading
+from apftrace.model.recording import Recording
+
+FIRST_EXTERNAL = 32
+"""Vectors below are exceptions: no interrupt may use them, and vector 0 means that INT was never set."""
+
+
+def accepts(rec: Recording) -> pl.DataFrame:
+    """Return the accepted vectors on vCPU threads: seq, ts, tid, vec, after_ready and its reading.
+
+    ``after_ready`` marks the accept that is its thread's very next event after a ready (R9).
+    """
+    return rec.kind(tp.ACCEPT).select(
+        "seq", "ts", "cpu", "tid", pl.col("a").alias("vec"), (pl.col("c") == 1).alias("after_ready"), *reading("acc")
+    )
+
+
+def acks(rec: Recording) -> pl.DataFrame:
+    """Return the writes of MSR_KVM_ASYNC_PF_ACK: seq, ts, tid, cpu, acked and the reading.
+
+    kvm_msr is traced after the handler, which may already have delivered the next ready (R13): the ACK's
+    instant is the kvm_exit before it. ``acked`` is null where kvm_exit was off.
+    """
+    exit_ts = pl.col("exit_ts") if rec.has(tp.EXIT) else pl.lit(None, pl.Int64)
+    return (
+        rec.kind(tp.MSR)
+        .filter((pl.col("a") == 1) & (pl.col("b") == tp.MSR_ACK))
+        .select(
+            "seq",
+            "ts",
+            "cpu",
+            "tid",
+            pl.when(exit_ts >= rec.first_ns).then(exit_ts).alias("acked"),
+            *reading("ack"),
+        )
+    )
+
+
+def page_ready_vectors(rec: Recording, took: pl.DataFrame) -> frozenset[int]:
+    """Return the vectors that mean page-ready here.
+
+    Known are 243 and what a guest wrote to MSR_KVM_ASYNC_PF_INT. If none of these ever follows a ready,
+    the vector that does so most of the time is the guest's own choice, made before the trace began.
+    """
+    after = took.filter(pl.col("after_ready"))["vec"]
+    if not len(after) or after.is_in(list(rec.vectors)).any():
+        return rec.vectors
+    common = after.value_counts(sort=True).row(0)
+    if common[0] >= FIRST_EXTERNAL and common[1] >= 3 and 2 * common[1] >= len(after):
+        return rec.vectors | {int(common[0])}
+    return rec.vectors
+
+
+def deliveries(rec: Recording, paired: pl.DataFrame, lives: pl.DataFrame) -> pl.DataFrame:
+    """Return one row per ready that filled the slot, traced or implied, in time order per thread.
+
+    Columns: seq, tid, start (ns), token (null when implied), life, broadcast, implied (null, ``accept``),
+    vec, accepted and the reading at accept.
+    """
+    took = accepts(rec)
+    known = page_ready_vectors(rec, took)
+    # The accept follows its ready directly, so the ready is the latest one before it on the thread.
+    after = (
+        took.filter("after_ready")
+        .join_asof(
+            paired.select("seq", pl.col("seq").alias("of"), "tid"),
+            on="seq",
+            by="tid",
+            strategy="backward",
+            check_sortedness=False,
+        )
+        .select("of", pl.col("ts").alias("accepted"), "vec", pl.col("^acc_.*$"))
+    )
+    traced = paired.join(after, left_on="seq", right_on="of", how="left", maintain_order="left")
+    told = lives.filter(pl.col("pf_injected").is_not_null())["life"]
+    due = pl.col("broadcast") | pl.col("life").is_in(told.implode())
+    if rec.has(tp.ACCEPT):
+        # After a halt-form ready the next event may be any interrupt's accept; a strange vector is the
+        # page-ready one only where a delivery was due and nothing else ever uses that vector.
+        strange = due & ((pl.col("vec") < FIRST_EXTERNAL) | ~pl.col("vec").is_in(list(rec.seen_vectors)))
+        traced = traced.filter(pl.col("vec").is_in(list(known)) | strange)
+    else:
+        traced = traced.filter(due)
+    columns = ["seq", "tid", "start", "token", "life", "broadcast", "implied", "vec", "accepted"]
+    readings = [c for c in traced.columns if c.startswith("acc_")]
+    traced = traced.with_columns(pl.col("ready").alias("start"), pl.lit(None, pl.String).alias("implied"))
+    vcpu_tids = lives["tid"].unique()
+    implied = took.filter(
+        ~pl.col("after_ready") & pl.col("vec").is_in(list(known)) & pl.col("tid").is_in(vcpu_tids.implode())
+    ).with_columns(
+        pl.col("ts").alias("start"),
+        pl.col("ts").alias("accepted"),
+        pl.lit(None, pl.Int64).alias("token"),
+        pl.lit(None, pl.Int64).alias("life"),
+        pl.lit(value=False).alias("broadcast"),
+        pl.lit("accept").alias("implied"),
+    )
+    return pl.concat([traced.select(*columns, *readings), implied.select(*columns, *readings)]).sort("seq")
+
+
+def with_ack(delivered: pl.DataFrame, ack_rows: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Match each ACK with the delivery that it acknowledges.
+
+    Returns:
+        The deliveries with ``acked``, ``ack_seq`` and the reading at the ACK; and the ACK rows with
+        ``delivery`` (seq, null when none precedes) and ``extra``: the delivery was ACKed before, so a
+        delivery between the two ACKs was not traced.
+    """
+    if ack_rows["acked"].null_count():
+        matched = _match_by_order(delivered, ack_rows)
+    else:
+        matched = (
+            ack_rows.sort("acked")
+            .join_asof(
+                delivered.select(pl.col("start").alias("acked"), "tid", pl.col("seq").alias("delivery")).sort("acked"),
+                on="acked",
+                by="tid",
+                strategy="backward",
+                check_sortedness=False,
+                allow_exact_matches=False,
+            )
+            .sort("seq")
+        )
+    matched = matched.with_columns(
+        (pl.col("delivery").is_not_null() & ~pl.col("delivery").is_first_distinct()).alias("extra")
+    )
+    firsts = matched.filter(pl.col("delivery").is_not_null() & ~pl.col("extra")).select(
+        pl.col("delivery").alias("seq"),
+        pl.coalesce("acked", "ts").alias("acked"),
+        pl.col("^ack_.*$"),
+    )
+    return delivered.join(firsts, on="seq", how="left", maintain_order="left"), matched
+
+
+def _match_by_order(delivered: pl.DataFrame, ack_rows: pl.DataFrame) -> pl.DataFrame:
+    # Without kvm_exit only the order is left: one delivery at a time, and the next one may already be
+    # printed inside the ACK's own exit (R13). So an ACK is for the older of at most two that are open.
+    by_tid: dict[int, list[int]] = {}
+    matched: list[int | None] = []
+    last: dict[int, int] = {}
+    rows = pl.concat(
+        [
+            delivered.select("seq", "tid", pl.lit(value=False).alias("is_ack")),
+            ack_rows.select("seq", "tid", pl.lit(value=True).alias("is_ack")),
+        ]
+    ).sort("seq")
+    for seq, tid, is_ack in rows.iter_rows():
+        waiting = by_tid.setdefault(tid, [])
+        if not is_ack:
+            waiting.append(seq)
+            del waiting[:-2]
+        elif waiting:
+            last[tid] = waiting.pop(0)
+            matched.append(last[tid])
+        else:
+            matched.append(last.get(tid))
+    return ack_rows.with_columns(pl.Series("delivery", matched, pl.Int64))
+
+
+def with_virq(rec: Recording, delivered: pl.DataFrame) -> pl.DataFrame:
+    """Add ``injected`` (first kvm_inj_virq of the vector before the ACK) and its reading (R12)."""
+    virqs = rec.kind(tp.INJ_VIRQ).select("seq", "tid", pl.col("ts").alias("injected"), *reading("inj"))
+    hit = virqs.join_asof(
+        delivered.select("seq", pl.col("seq").alias("delivery"), "tid", "acked"),
+        on="seq",
+        by="tid",
+        strategy="backward",
+        check_sortedness=False,
+    ).filter(
+        pl.col("delivery").is_not_null() & (pl.col("acked").is_null() | (pl.col("injected") <= pl.col("acked")))
+    )
+    firsts = hit.unique("delivery", keep="first", maintain_order=True).drop("seq", "tid", "acked")
+    return delivered.join(firsts, left_on="seq", right_on="delivery", how="left", maintain_order="left")
+
+
+def imply_from_acks(delivered: pl.DataFrame, matched_acks: pl.DataFrame) -> pl.DataFrame:
+    """Add a delivery for each extra ACK: an ACK implies a ready, even one that was not traced."""
+    extra = matched_acks.filter("extra")
+    if not extra.height:
+        return delivered
+    rows = extra.select(
+        # Just before the ACK in sequence: no row of the thread lies between.
+        pl.col("seq").alias("seq"),
+        "tid",
+        pl.coalesce("acked", "ts").alias("start"),
+        pl.lit(value=False).alias("broadcast"),
+        pl.lit("ack").alias("implied"),
+        pl.coalesce("acked", "ts").alias("acked"),
+        pl.col("^ack_.*$"),
+    )
+    return pl.concat([delivered, rows], how="diagonal").sort("seq")
+
+
+def assign_implied(delivered: pl.DataFrame, lives: pl.DataFrame) -> pl.DataFrame:
+    """Give each implied delivery the life that it must have answered: the longest completed open PV life.
+
+    ``done`` is first in, first out (R6), so among the lives of the thread that were completed and have no
+    ready, the first completed is meant. Implied deliveries are rare; this is a loop.
+    """
+    implied = delivered.filter(pl.col("implied").is_not_null())
+    if not implied.height:
+        return delivered
+    waiting = lives.filter(pl.col("ready").is_null() & (pl.col("kind_hint") != "halt")).select(
+        "life", "tid", "token", "not_present", "completed"
+    )
+    by_tid: dict[int, list[dict[str, int | None]]] = {}
+    for row in waiting.sort(pl.col("completed"), "life", nulls_last=True).iter_rows(named=True):
+        by_tid.setdefault(row["tid"], []).append(row)
+    found: list[tuple[int, int, int]] = []
+    for row in implied.sort("seq").iter_rows(named=True):
+        candidates = by_tid.get(row["tid"], [])
+        for i, life in enumerate(candidates):
+            done = life["completed"] if life["completed"] is not None else life["not_present"]
+            if done is not None and done <= row["start"]:
+                found.append((row["seq"], life["life"], life["token"]))  # type: ignore[arg-type]
+                del candidates[i]
+                break
+    meant = pl.DataFrame(
+        found, schema={"seq": pl.Int64, "meant": pl.Int64, "meant_token": pl.Int64}, orient="row"
+    )
+    return (
+        delivered.join(meant, on="seq", how="left", maintain_order="left")
+        .with_columns(
+            pl.coalesce("life", "meant").alias("life"), pl.coalesce("token", "meant_token").alias("token")
+        )
+        .drop("meant", "meant_token")
+    )
+
+
+def busy_before(delivered: pl.DataFrame, last_ns: int) -> pl.DataFrame:
+    """Return the slot-busy spans: tid, start, stop, token, life and ``busy_sum`` (ns busy before start).
+
+    A delivery that was never ACKed keeps the slot until the next delivery, which proves that it was
+    free again (R11), or else to the end of the trace.
+    """
+    return (
+        delivered.sort("tid", "start")
+        .with_columns(
+            pl.coalesce("acked", pl.col("start").shift(-1).over("tid"), pl.lit(last_ns)).alias("stop"),
+            pl.col("start").shift(-1).over("tid").alias("next_start"),
+        )
+        .with_columns(pl.min_horizontal("stop", pl.coalesce("next_start", "stop")).alias("until"))
+        .with_columns((pl.col("until") - pl.col("start")).clip(lower_bound=0).alias("busy"))
+        .with_columns((pl.col("busy").cum_sum() - pl.col("busy")).over("tid").alias("busy_sum"))
+        .select("tid", "start", "stop", "token", "life", "busy", "busy_sum", "acked")
+    )
+
+
+def busy_at(spans: pl.DataFrame, frame: pl.DataFrame, instant: str, name: str) -> pl.DataFrame:
+    """Add ``name``: ns for which the slot of the row's ``tid`` had been busy, all in all, up to ``instant``."""
+    known = frame.filter(pl.col(instant).is_not_null()).select("life", "tid", pl.col(instant).alias("start"))
+    summed = (
+        known.sort("start")
+        .join_asof(
+            spans.select("tid", "start", pl.col("start").alias("from"), "busy", "busy_sum").sort("start"),
+            on="start",
+            by="tid",
+            strategy="backward",
+            check_sortedness=False,
+        )
+        .select(
+            "life",
+            (pl.col("busy_sum") + pl.min_horizontal(pl.col("busy"), pl.col("start") - pl.col("from")))
+            .fill_null(0)
+            .alias(name),
+        )
+    )
+    return frame.join(summed, on="life", how="left", maintain_order="left")

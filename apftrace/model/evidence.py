@@ -1,0 +1,76 @@
+"""Anchors as text, the way the kernel prints them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import polars as pl
+
+from apftrace.model import tracepoints as tp
+from apftrace.model.recording import Recording
+
+_M64 = 0xFFFFFFFFFFFFFFFF
+
+
+def _hex(value: int) -> str:
+    return f"{value & _M64:#x}"
+
+
+def _token(a: int, b: int, c: int) -> str:
+    return f"token {_hex(a)} gva {_hex(b)}"
+
+
+def _gfn(a: int, b: int, c: int) -> str:
+    return f"gva = {_hex(a)}, gfn = {_hex(b)}"
+
+
+def _exception(a: int, b: int, c: int) -> str:
+    name = {tp.PF_VECTOR: "#PF", tp.MC_VECTOR: "#MC"}.get(a, str(a))
+    return f"{name} ({_hex(b)})" + (" [reinjected]" if c else "")
+
+
+def _msr(a: int, b: int, c: int) -> str:
+    return f"msr_{'write' if a else 'read'} {b & 0xFFFFFFFF:x} = {_hex(c)}"
+
+
+# One printer per kind; each takes the fields a, b, c in the order of tracepoints.TRACEPOINTS.
+_TEXT: dict[int, Callable[[int, int, int], str]] = {
+    tp.TRY: _gfn,
+    tp.REPEATED: _gfn,
+    tp.NOT_PRESENT: _token,
+    tp.READY: _token,
+    tp.COMPLETED: lambda a, b, c: f"gva {_hex(a)} address {_hex(b)}",
+    tp.MSR: _msr,
+    tp.INJ_EXCEPTION: _exception,
+    tp.ACCEPT: lambda a, b, c: f"apicid {b:x} vec {a}",
+    tp.APICV_ACCEPT: lambda a, b, c: f"apicid {b:x} vec {a}",
+    tp.INJ_VIRQ: lambda a, b, c: f"IRQ {_hex(a)}",
+    tp.PAGE_FAULT: lambda a, b, c: f"address 0x{a & _M64:016x} error_code {_hex(b)}",
+    tp.USERSPACE_EXIT: lambda a, b, c: f"reason {a} errno {b}",
+    tp.QUEUE_WORK: lambda a, b, c: f"work struct {_hex(a)}: function async_pf_execute",
+    tp.EXECUTE_START: lambda a, b, c: f"work struct {_hex(a)}: function async_pf_execute",
+    tp.EXECUTE_END: lambda a, b, c: f"work struct {_hex(a)}",
+    tp.SIGNAL: lambda a, b, c: f"sig={a} code={b} pid={c}",
+    tp.MEMORY_FAILURE: lambda a, b, c: f"pfn {_hex(a)}: type {b} result {c}",
+    tp.SMM: lambda a, b, c: "entering SMM" if a else "leaving SMM",
+    tp.CR: lambda a, b, c: f"cr_{'write' if a else 'read'} {b} = {_hex(c)}",
+    tp.PROCESS_EXIT: lambda a, b, c: f"pid={a}",
+}
+
+
+def texts(rec: Recording, seqs: Iterable[int]) -> dict[int, dict[str, object]]:
+    """Return the evidence row (ts, cpu, tid, event, text) of each anchor, by its seq."""
+    wanted = pl.Series("seq", sorted(set(seqs)), pl.Int64)
+    found = rec.anchors.filter(pl.col("seq").is_in(wanted.implode())).select(
+        "seq", "ts", "cpu", "tid", "kind", "a", "b", "c"
+    )
+    return {
+        seq: {
+            "ts": ts,
+            "cpu": cpu,
+            "tid": tid,
+            "event": tp.NAMES.get(kind, "?"),
+            "text": _TEXT[kind](a, b, c) if kind in _TEXT else "",
+        }
+        for seq, ts, cpu, tid, kind, a, b, c in found.iter_rows()
+    }

@@ -1,0 +1,129 @@
+"""Runs the catalogue over a case and states the verdict."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import islice
+
+import polars as pl
+
+from apftrace.analysis import NotRun
+from apftrace.model import tracepoints as tp
+from apftrace.model.correlate import Case
+from apftrace.model.evidence import texts
+from apftrace.model.rules import CATALOGUE
+from apftrace.model.rules.base import ERROR, INFO, WARNING, Finding
+from apftrace.schema import FINDINGS
+
+EVIDENCE_PER_RULE = 1000
+"""Findings of one rule that carry their events; further ones state everything else."""
+
+_SEVERITY_ORDER = {ERROR: 0, WARNING: 1, INFO: 2}
+
+_CORE = (tp.NOT_PRESENT, tp.READY)
+"""Without these there is nothing to pair."""
+
+_PROOF = (tp.COMPLETED, tp.ENTRY)
+"""Without these a lost wakeup cannot be told from one in flight."""
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What the catalogue says: findings, rules that could not look, verdict and headline."""
+
+    findings: pl.DataFrame
+    not_run: tuple[NotRun, ...]
+    verdict: str
+    headline: str
+    unsafe: tuple[str, ...]
+
+
+def judge(case: Case) -> Judgement:
+    """Run every rule that has its tracepoints."""
+    stated: list[tuple[str, list[Finding]]] = []
+    not_run = []
+    for rule in CATALOGUE:
+        missing = rule.missing(case)
+        if missing:
+            not_run.append(NotRun(rule.id, missing))
+        else:
+            stated.append((rule.id, list(rule.find(case))))
+    findings = _frame(case, stated)
+    unsafe = _unsafe(case)
+    verdict, headline = _verdict(case, findings, unsafe)
+    return Judgement(findings, tuple(not_run), verdict, headline, unsafe)
+
+
+def _frame(case: Case, stated: list[tuple[str, list[Finding]]]) -> pl.DataFrame:
+    wanted = [s for _, found in stated for f in islice(found, EVIDENCE_PER_RULE) for s in f["seqs"] if s is not None]
+    shown = texts(case.rec, wanted)
+    rows: list[dict[str, object]] = []
+    for rule, found in stated:
+        for number, finding in enumerate(found, 1):
+            seqs = finding["seqs"] if number <= EVIDENCE_PER_RULE else []
+            evidence = [shown[s] for s in seqs if s is not None and s in shown]
+            evidence.sort(key=lambda e: e["ts"])  # type: ignore[arg-type, return-value]
+            rows.append(
+                {
+                    "id": f"{rule}-{number}",
+                    "rule": rule,
+                    **{k: v for k, v in finding.items() if k != "seqs"},
+                    "evidence": evidence,
+                    "ruled_out": finding.get("ruled_out", []),
+                    "not_ruled_out": finding.get("not_ruled_out", []),
+                }
+            )
+    if not rows:
+        return FINDINGS.empty()
+    rows.sort(key=lambda r: _SEVERITY_ORDER[str(r["severity"])])
+    unsigned = {"token", "gva", "blocker"}
+    dtypes = {n: (pl.Int64() if n in unsigned else t) for n, t in FINDINGS.polars().items()}
+    columns = {n: [r.get(n) for r in rows] for n in dtypes if n not in ("vm", "vcpu", "machine")}
+    frame = pl.DataFrame({n: pl.Series(n, v, dtypes[n], strict=False) for n, v in columns.items()})
+    frame = frame.with_columns(pl.col(c).reinterpret(signed=False) for c in sorted(unsigned))
+    frame = frame.join(case.threads.select("tid", "vm", "vcpu"), on="tid", how="left", maintain_order="left")
+    return FINDINGS.conform(frame.with_columns(pl.lit(case.rec.machine).alias("machine")))
+
+
+def _unsafe(case: Case) -> tuple[str, ...]:
+    out = []
+    missing = [tp.NAMES[k] for k in (*_CORE, *_PROOF) if not case.rec.has(k)]
+    if missing:
+        out.append("tracepoints missing: " + ", ".join(missing))
+    if case.rec.losses:
+        cpus = ", ".join(str(c) for c in sorted({loss.cpu for loss in case.rec.losses}))
+        counts = [loss.count for loss in case.rec.losses]
+        known = sum(c for c in counts if c is not None)
+        many = f"{known} records" if None not in counts else f"{known or 'some'} or more records" if known else "records"
+        out.append(f"{many} lost on CPU {cpus}")
+    return tuple(out)
+
+
+def _verdict(case: Case, findings: pl.DataFrame, unsafe: tuple[str, ...]) -> tuple[str, str]:
+    errors = findings.filter(pl.col("severity") == ERROR)
+    warnings = findings.filter((pl.col("severity") == WARNING) & (pl.col("rule") != "events-lost"))
+    n = case.lives.height
+    faults = f"{n} async page fault{'' if n == 1 else 's'}"
+    if not case.rec.has(*_CORE):
+        return "unusable", "The trace does not hold the events that async page faults are paired from."
+    if errors.height:
+        return "anomaly", f"{faults}; {_summary(errors)}."
+    open_lives = case.lives.filter(pl.col("outcome") == "in_flight").height
+    answered = case.lives.filter(pl.col("outcome") == "answered").height
+    undecided = case.lives.filter(pl.col("outcome") == "undecided").height
+    ends = [f"{answered} answered"]
+    ends += [f"{open_lives} in flight at the end"] if open_lives else []
+    ends += [f"{undecided} undecided"] if undecided else []
+    cancelled = n - answered - open_lives - undecided
+    ends += [f"{cancelled} cancelled"] if cancelled else []
+    told = f"{faults}: {', '.join(ends)}" if n else "No async page fault in the trace"
+    if undecided or case.rec.losses:
+        return "undecided", f"{told}; {unsafe[-1]}."
+    if warnings.height:
+        return "warnings", f"{told}; nothing lost; {_summary(warnings)}."
+    return "clean", f"{told}; nothing lost, nothing late." if n else f"{told}."
+
+
+def _summary(findings: pl.DataFrame) -> str:
+    counts = findings.group_by("rule", maintain_order=True).len().sort("len", "rule", descending=[True, False])
+    return ", ".join(f"{count} {rule}" for rule, count in counts.iter_rows())

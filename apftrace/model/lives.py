@@ -1,0 +1,212 @@
+"""Tokens paired: each kvm_async_pf_not_present begins a life, and its kvm_async_pf_ready ends it.
+
+Both events carry token and gva and come from the same vCPU thread (async-PF rules R7, R14), so the key
+is thread, token and gva, and the latest not_present before a ready is the one that it answers.
+"""
+
+from __future__ import annotations
+
+import polars as pl
+
+from apftrace.model import tracepoints as tp
+from apftrace.model.recording import Recording
+
+_READING = ("seq", "entries", "virqs", "ran", "waited", "slept", "blocked")
+
+
+def reading(prefix: str) -> list[pl.Expr]:
+    """Return the odometer columns renamed with ``prefix``, to be carried beside an instant."""
+    return [pl.col(c).alias(f"{prefix}_{c}") for c in _READING]
+
+
+def begin(rec: Recording) -> pl.DataFrame:
+    """Return one row per not_present: life, not_present, cpu, tid, token, gva, use and its reading."""
+    return (
+        rec.kind(tp.NOT_PRESENT)
+        .select(
+            pl.col("seq").alias("life"),
+            pl.col("ts").alias("not_present"),
+            "cpu",
+            "tid",
+            pl.col("a").alias("token"),
+            pl.col("b").alias("gva"),
+            *reading("np"),
+        )
+        .with_columns(pl.int_range(1, pl.len() + 1, dtype=pl.Int32).over("tid", "token").alias("use"))
+    )
+
+
+def readies(rec: Recording) -> pl.DataFrame:
+    """Return one row per ready, broadcasts too: seq, ready, cpu, tid, token, gva, broadcast and its reading."""
+    return rec.kind(tp.READY).select(
+        "seq",
+        pl.col("ts").alias("ready"),
+        "cpu",
+        "tid",
+        pl.col("a").alias("token"),
+        pl.col("b").alias("gva"),
+        (pl.col("a") == tp.BROADCAST).alias("broadcast"),
+        *reading("ready"),
+    )
+
+
+def pair(lives: pl.DataFrame, ready_rows: pl.DataFrame) -> pl.DataFrame:
+    """Return ``ready_rows`` with what each one answers.
+
+    Adds ``life`` (null when none) and ``answer``: ``first`` (ends its life), ``again`` (the life was
+    answered before), ``retagged`` (a life of the same page waits, but under another token), ``none``,
+    or ``broadcast``.
+    """
+    on_key = ["tid", "token", "gva"]
+    matched = ready_rows.filter(~pl.col("broadcast")).join_asof(
+        lives.select("life", *on_key).with_columns(pl.col("life").alias("seq")),
+        on="seq",
+        by=on_key,
+        strategy="backward",
+        check_sortedness=False,
+    )
+    matched = matched.with_columns(
+        pl.when(pl.col("life").is_null())
+        .then(pl.lit("none"))
+        .when(pl.col("life").is_first_distinct())
+        .then(pl.lit("first"))
+        .otherwise(pl.lit("again"))
+        .alias("answer")
+    )
+    broadcasts = ready_rows.filter("broadcast").with_columns(
+        pl.lit(None, pl.Int64).alias("life"), pl.lit("broadcast").alias("answer")
+    )
+    paired = pl.concat([matched, broadcasts.select(matched.columns)]).sort("seq")
+    return _retagged(lives, paired)
+
+
+def _retagged(lives: pl.DataFrame, paired: pl.DataFrame) -> pl.DataFrame:
+    strays = paired.filter(pl.col("answer") == "none")
+    if not strays.height:
+        return paired
+    answered = paired.filter(pl.col("answer") == "first")["life"]
+    open_lives = lives.filter(~pl.col("life").is_in(answered.implode()))
+    found = (
+        strays.select("seq", "tid", "gva")
+        .join_asof(
+            open_lives.select("life", "tid", "gva", pl.col("life").alias("seq")),
+            on="seq",
+            by=["tid", "gva"],
+            strategy="backward",
+            check_sortedness=False,
+        )
+        .filter(pl.col("life").is_not_null() & pl.col("life").is_first_distinct())
+        .select("seq", pl.col("life").alias("other"))
+    )
+    return (
+        paired.join(found, on="seq", how="left", maintain_order="left")
+        .with_columns(
+            pl.coalesce("life", "other").alias("life"),
+            pl.when(pl.col("other").is_not_null()).then(pl.lit("retagged")).otherwise("answer").alias("answer"),
+        )
+        .drop("other")
+    )
+
+
+def with_ready(lives: pl.DataFrame, paired: pl.DataFrame) -> pl.DataFrame:
+    """Add ready, ready_seq and the reading at ready to each life that was answered."""
+    ends = paired.filter(pl.col("answer").is_in(["first", "retagged"])).select(
+        "life", "ready", "answer", pl.col("^ready_.*$")
+    )
+    return lives.join(ends, on="life", how="left", maintain_order="left")
+
+
+def with_try(rec: Recording, lives: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Tie every try to what came of it (R1: same thread, nothing of this vCPU between).
+
+    Returns:
+        The lives with ``try`` and ``gfn``; and the try and repeated rows with ``became``: ``not_present``,
+        ``repeated`` or ``refused`` for a try, null for a repeated, with columns seq ts tid gva gfn kind.
+    """
+    rows = rec.kind(tp.TRY, tp.NOT_PRESENT, tp.REPEATED).with_columns(
+        pl.when(pl.col("kind") == tp.NOT_PRESENT).then("b").otherwise("a").alias("gva"),
+        pl.col("kind").shift(-1).over("tid").alias("next_kind"),
+    )
+    rows = rows.with_columns(
+        (pl.col("gva").shift(-1).over("tid") == pl.col("gva")).fill_null(value=False).alias("same_next"),
+        (
+            (pl.col("gva").shift(1).over("tid") == pl.col("gva"))
+            & (pl.col("kind").shift(1).over("tid") == tp.TRY)
+        ).fill_null(value=False).alias("after_try"),
+        pl.col("ts").shift(1).over("tid").alias("prev_ts"),
+        pl.col("b").shift(1).over("tid").alias("prev_gfn"),
+    )  # fmt: skip
+    tries = rows.filter(pl.col("kind") != tp.NOT_PRESENT).select(
+        "seq", "ts", "tid", "gva", pl.col("b").alias("gfn"), "kind", "after_try",
+        pl.when(pl.col("kind") == tp.REPEATED).then(None)
+        .when(pl.col("same_next") & (pl.col("next_kind") == tp.NOT_PRESENT)).then(pl.lit("not_present"))
+        .when(pl.col("same_next") & (pl.col("next_kind") == tp.REPEATED)).then(pl.lit("repeated"))
+        .otherwise(pl.lit("refused")).alias("became"),
+    )  # fmt: skip
+    of_life = rows.filter((pl.col("kind") == tp.NOT_PRESENT) & pl.col("after_try")).select(
+        pl.col("seq").alias("life"), pl.col("prev_ts").alias("try"), pl.col("prev_gfn").alias("gfn")
+    )
+    lives = lives.join(of_life, on="life", how="left", maintain_order="left")
+    # Without a try the frame is the page of gva: true under EPT and NPT, where gva is a guest physical address.
+    return lives.with_columns(pl.coalesce("gfn", pl.col("gva").cast(pl.Int64) // 4096).alias("gfn")), tries
+
+
+def with_repeated(lives: pl.DataFrame, tries: pl.DataFrame) -> pl.DataFrame:
+    """Add ``repeated``: hits of repeated_fault on the life's gfn and thread while it was open."""
+    hits = tries.filter(pl.col("kind") == tp.REPEATED).select("seq", "tid", "gfn")
+    counted = (
+        hits.join_asof(
+            lives.select("life", "tid", "gfn", pl.col("life").alias("seq")),
+            on="seq",
+            by=["tid", "gfn"],
+            strategy="backward",
+            check_sortedness=False,
+        )
+        .group_by("life")
+        .agg(pl.len().cast(pl.Int32).alias("repeated"))
+    )
+    return lives.join(counted, on="life", how="left", maintain_order="left").with_columns(
+        pl.col("repeated").fill_null(0)
+    )
+
+
+def with_kind(rec: Recording, lives: pl.DataFrame) -> pl.DataFrame:
+    """Add ``pf_injected`` and ``kind``: pv when the guest was told, halt when only the vCPU sleeps.
+
+    A not_present was delivered when kvm_inj_exception #PF follows on the thread before its next
+    kvm_entry (R8); a re-injection is the same delivery and does not count. The page-ready vector
+    accepted right after ready says the same from the other end (R9, R10).
+    """
+    lives = lives.with_columns(pl.lit(None, pl.Int64).alias("pf_injected"))
+    if rec.has(tp.INJ_EXCEPTION):
+        injections = rec.kind(tp.INJ_EXCEPTION).filter((pl.col("a") == tp.PF_VECTOR) & (pl.col("c") == 0))
+        told = (
+            injections.select("seq", "tid", "ts", "entries")
+            .join_asof(
+                lives.select("life", "tid", "np_entries", pl.col("life").alias("seq")),
+                on="seq",
+                by="tid",
+                strategy="backward",
+                check_sortedness=False,
+            )
+            .filter(pl.col("entries") == pl.col("np_entries"))
+            .unique("life", keep="first", maintain_order=True)
+            .select("life", pl.col("ts").alias("told"))
+        )
+        lives = (
+            lives.join(told, on="life", how="left", maintain_order="left")
+            .with_columns(pl.col("told").alias("pf_injected"))
+            .drop("told")
+        )
+    told_by_exception = rec.has(tp.INJ_EXCEPTION, tp.ENTRY)
+    told_by_vector = rec.has(tp.ACCEPT)
+    return lives.with_columns(
+        pl.when(pl.col("pf_injected").is_not_null() | pl.col("accepted").is_not_null())
+        .then(pl.lit("pv"))
+        .when(pl.lit(told_by_exception) & ~pl.col("tainted"))
+        .then(pl.lit("halt"))
+        .when(pl.lit(told_by_vector) & pl.col("ready").is_not_null() & ~pl.col("tainted"))
+        .then(pl.lit("halt"))
+        .otherwise(pl.lit("unknown"))
+        .alias("kind")
+    )

@@ -1,0 +1,71 @@
+"""Where the trace is blind: which records could have been there and are not.
+
+A life is *tainted* when records were lost while it was open, on a CPU that its vCPU thread was ever
+seen on. A missing event of a tainted life proves nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from apftrace_parsers.base import Loss
+
+    from apftrace.model.recording import Recording
+
+_EARLIEST, _LATEST = -(2**62), 2**62
+
+
+def blind_spans(losses: Iterable[Loss], cpus: frozenset[int]) -> list[tuple[int, int]]:
+    """Return the disjoint spans in ns, in order, during which any of ``cpus`` was blind."""
+    spans = sorted(
+        (
+            loss.after_ns if loss.after_ns is not None else _EARLIEST,
+            loss.before_ns if loss.before_ns is not None else _LATEST,
+        )
+        for loss in losses
+        if loss.cpu in cpus
+    )
+    merged: list[tuple[int, int]] = []
+    for start, stop in spans:
+        if merged and start <= merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(stop, merged[-1][1]))
+        else:
+            merged.append((start, stop))
+    return merged
+
+
+def overlaps_blind(rec: Recording, frame: pl.DataFrame, start: str, stop: str, name: str) -> pl.DataFrame:
+    """Add the boolean column ``name``: a CPU of row's ``tid`` was blind at some time in [start, stop].
+
+    Args:
+        rec: the recording.
+        frame: has ``tid`` and the columns ``start`` and ``stop`` in ns.
+        start: column with the first instant.
+        stop: column with the last instant.
+        name: column to add.
+    """
+    if not rec.losses or not frame.height:
+        return frame.with_columns(pl.lit(value=False).alias(name))
+    parts = []
+    for (tid,), rows in frame.with_row_index("_row").group_by("tid"):
+        spans = blind_spans(rec.losses, rec.cpus_of.get(int(tid), frozenset()))  # type: ignore[call-overload]
+        if not spans:
+            parts.append(rows.select("_row", pl.lit(value=False).alias(name)))
+            continue
+        starts = pl.Series([*(s for s, _ in spans), _LATEST], dtype=pl.Int64)
+        stops = pl.Series([s for _, s in spans], dtype=pl.Int64)
+        # The spans are disjoint and in order: only the first that ends at or after ``start`` can matter.
+        at = stops.search_sorted(rows[start], side="left")
+        parts.append(rows.select("_row", (starts.gather(at) <= pl.col(stop)).alias(name)))
+    return frame.with_columns(pl.concat(parts).sort("_row")[name])
+
+
+def blind_before(rec: Recording, tid: int, instant: int) -> bool:
+    """Say whether a CPU of thread ``tid`` was blind at any time up to ``instant``."""
+    spans = blind_spans(rec.losses, rec.cpus_of.get(tid, frozenset()))
+    return any(start <= instant for start, _ in spans)

@@ -1,0 +1,197 @@
+"""How each life ended: answered, cancelled, in flight, lost, or undecided.
+
+A verdict is a claim. A life is *lost* only on proof of progress: it was completed, its vCPU entered the
+guest again and again for far longer than lives take, the page-ready slot was free meanwhile, and no CPU
+that the thread uses lost a record. Whatever another event implies is repaired before anything is blamed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import polars as pl
+
+from apftrace.model import tracepoints as tp
+from apftrace.model.delivery import busy_at
+from apftrace.model.recording import Recording
+
+MIN_ENTRIES = 10
+"""Entries into the guest after which a vCPU that ignores a completed life has had its chances."""
+
+MIN_AGE_NS = 10_000_000
+"""No life younger than this is called stuck, however fast the others were."""
+
+
+@dataclass(frozen=True)
+class Staleness:
+    """How old an open life must be before it counts as stuck: far beyond what closed lives took.
+
+    Attributes:
+        age: in units of the trace clock: the larger of twice P99, ten medians and 10 ms.
+        n: closed lives that this rests on.
+    """
+
+    age: int
+    n: int
+
+
+def staleness(lives: pl.DataFrame, *, clock_is_ns: bool) -> Staleness:
+    """Learn from the answered lives how old is too old; ``total`` spans not_present to the last instant."""
+    closed = lives["total"].drop_nulls()
+    floor = MIN_AGE_NS if clock_is_ns else 0
+    if not len(closed):
+        return Staleness(floor, 0)
+    p99 = closed.quantile(0.99, "nearest") or 0
+    median = closed.median()
+    assert isinstance(median, (int, float))
+    return Staleness(max(int(2 * p99), int(10 * median), floor), len(closed))
+
+
+def with_repairs(lives: pl.DataFrame, delivered: pl.DataFrame) -> pl.DataFrame:
+    """Add ``repaired`` and ``ended``: what else than its ready shows that a life ended, and when.
+
+    An accept or an ACK implies the ready (assigned to a life before); a later life of the same gfn on the
+    same vCPU implies that the old one ended (R14); a ready of its page under another token ended it too.
+    """
+    implied = delivered.filter(pl.col("implied").is_not_null() & pl.col("life").is_not_null()).select(
+        "life", "implied", pl.col("start").alias("implied_ts")
+    )
+    lives = lives.join(
+        implied.unique("life", keep="first", maintain_order=True), on="life", how="left", maintain_order="left"
+    ).with_columns(pl.col("not_present").shift(-1).over("tid", "gfn").alias("next_of_gfn"))
+    unread = pl.col("ready").is_null()
+    return lives.with_columns(
+        pl.when(pl.col("answer") == "retagged")
+        .then(pl.lit("ready of its page under another token"))
+        .when(unread & pl.col("implied").is_not_null())
+        .then(pl.lit("ready implied by ") + pl.col("implied"))
+        .when(unread & pl.col("next_of_gfn").is_not_null())
+        .then(pl.lit("ended before the next life of its gfn"))
+        .alias("repaired"),
+        pl.coalesce("ready", "implied_ts", "next_of_gfn").alias("ended"),
+    )
+
+
+def with_clears(rec: Recording, lives: pl.DataFrame, threads: pl.DataFrame) -> pl.DataFrame:
+    """Add ``cleared`` (instant) and ``cleared_by``: what took an open life off the vCPU's queue.
+
+    EN written without bit 0 and a vCPU's reset clear the queue (R20); after a reset the guest writes INT
+    and EN again. The end of the vCPU thread ends everything. ``woken_all`` is the first broadcast ready
+    on the thread while the life was open: the guest then wakes all its waiters.
+    """
+    writes = rec.kind(tp.MSR).filter((pl.col("a") == 1) & (pl.col("b") == tp.MSR_EN))
+    events = writes.select(
+        "seq",
+        "tid",
+        pl.col("ts").alias("cleared"),
+        pl.when(pl.col("c") & tp.EN_ENABLED == 0)
+        .then(pl.lit("async page faults disabled by the guest"))
+        .otherwise(pl.lit("async page faults enabled anew: reset, resume or restore"))
+        .alias("cleared_by"),
+    )
+    lives = _next_on_thread(lives, events)
+    alls = rec.kind(tp.READY).filter(pl.col("a") == tp.BROADCAST).select("seq", "tid", pl.col("ts").alias("woken_all"))
+    lives = _next_on_thread(lives, alls)
+    gone = threads.filter(pl.col("gone") > 0).select("tid", "gone")
+    return (
+        lives.join(gone, on="tid", how="left", maintain_order="left")
+        .with_columns(
+            pl.coalesce("cleared", "gone").alias("cleared"),
+            pl.when(pl.col("cleared").is_not_null())
+            .then("cleared_by")
+            .when(pl.col("gone").is_not_null())
+            .then(pl.lit("the vCPU thread exited"))
+            .alias("cleared_by"),
+        )
+        .drop("gone")
+    )
+
+
+def _next_on_thread(lives: pl.DataFrame, events: pl.DataFrame) -> pl.DataFrame:
+    return (
+        lives.with_columns(pl.col("life").alias("seq"))
+        .join_asof(events, on="seq", by="tid", strategy="forward", check_sortedness=False)
+        .drop("seq")
+    )
+
+
+def with_progress(
+    rec: Recording, lives: pl.DataFrame, threads: pl.DataFrame, spans: pl.DataFrame
+) -> pl.DataFrame:
+    """Add what the vCPU did after ``completed``: entries_after, progress (ns) and slot_free (ns).
+
+    ``entries_after`` counts kvm_entry; where that was off, the thread's later try, not_present and ready
+    events, each of which is a further run of the guest.
+    """
+    since = pl.coalesce("completed", "finished", "not_present")
+    lives = lives.with_columns(since.alias("since"))
+    if rec.has(tp.ENTRY):
+        lives = lives.join(
+            threads.select("tid", "entries", pl.col("entry_ts").alias("last_run")), on="tid", how="left",
+            maintain_order="left",
+        ).with_columns(
+            (pl.col("entries") - pl.coalesce("comp_entries", "np_entries")).alias("entries_after")
+        )  # fmt: skip
+    else:
+        lives = _by_own_events(rec, lives)
+    lives = lives.with_columns((pl.col("last_run") - pl.col("since")).clip(lower_bound=0).alias("progress"))
+    lives = busy_at(spans, busy_at(spans, lives, "since", "busy0"), "last_run", "busy1")
+    return lives.with_columns(
+        (pl.col("progress") - (pl.col("busy1") - pl.col("busy0")).fill_null(0)).alias("slot_free")
+    ).drop("busy0", "busy1")
+
+
+def _by_own_events(rec: Recording, lives: pl.DataFrame) -> pl.DataFrame:
+    own = rec.kind(tp.TRY, tp.NOT_PRESENT, tp.READY).select(
+        pl.col("ts").alias("since"),
+        "tid",
+        pl.int_range(1, pl.len() + 1).over("tid").alias("nth"),
+        pl.len().over("tid").alias("entries"),
+        pl.col("ts").last().over("tid").alias("last_run"),
+    )
+    ends = own.group_by("tid").agg(pl.col("entries").first(), pl.col("last_run").first())
+    seen = (
+        lives.select("life", "tid", "since")
+        .sort("since")
+        .join_asof(own.select("since", "tid", "nth").sort("since"), on="since", by="tid", check_sortedness=False)
+        .select("life", "nth")
+    )
+    return (
+        lives.join(ends, on="tid", how="left", maintain_order="left")
+        .join(seen, on="life", how="left", maintain_order="left")
+        .with_columns((pl.col("entries") - pl.col("nth").fill_null(0)).alias("entries_after"))
+        .drop("nth")
+    )
+
+
+def with_outcome(lives: pl.DataFrame, stale: Staleness) -> pl.DataFrame:
+    """Add ``outcome``, ``lost_rule`` and ``end``; the order of the cases is the order of trust."""
+    stuck = (
+        (pl.col("entries_after") >= MIN_ENTRIES)
+        & (pl.col("progress") > stale.age)
+        & (pl.col("slot_free") > stale.age)
+        & pl.lit(stale.n > 0)
+    )
+    done = pl.coalesce("completed", "finished").is_not_null()
+    return lives.with_columns(
+        pl.when(pl.col("ready").is_not_null() | pl.col("repaired").is_not_null())
+        .then(pl.lit("answered"))
+        .when(pl.col("cleared").is_not_null())
+        .then(pl.lit("cancelled"))
+        .when(pl.col("woken_all").is_not_null())
+        .then(pl.lit("woken_by_all"))
+        .when(pl.col("tainted"))
+        .then(pl.lit("undecided"))
+        .when(done & stuck)
+        .then(pl.lit("lost"))
+        .otherwise(pl.lit("in_flight"))
+        .alias("outcome")
+    ).with_columns(
+        pl.when(pl.col("outcome") == "lost").then(pl.lit("lost-wakeup")).alias("lost_rule"),
+        pl.when(pl.col("outcome") == "answered")
+        .then(pl.coalesce("acked", "injected", "accepted", "ended"))
+        .when(pl.col("outcome").is_in(["cancelled", "woken_by_all"]))
+        .then(pl.coalesce("cleared", "woken_all"))
+        .otherwise(pl.coalesce("last_run", "not_present"))
+        .alias("end"),
+    )

@@ -1,0 +1,131 @@
+"""Where the time of each life went: phases P1 to P5, what the vCPU did meanwhile, and who held the slot."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import polars as pl
+
+from apftrace.model import tracepoints as tp
+from apftrace.model.delivery import busy_at
+from apftrace.model.recording import Recording
+from apftrace.schema import PHASES
+
+LATE_FLOOR_NS = 10_000_000
+LATE_MEDIANS = 10
+
+
+def with_readings(rec: Recording, lives: pl.DataFrame) -> pl.DataFrame:
+    """Add the vCPU's reading at ``completed`` (comp_*) and the worker's own reading there (work_*)."""
+    at_done = rec.kind(tp.READING).select(
+        pl.col("tid"),
+        pl.col("a").alias("gva"),
+        pl.col("ts").alias("completed"),
+        *(pl.col(c).alias(f"comp_{c}") for c in ("entries", "virqs", "ran", "waited", "slept", "blocked")),
+    )
+    at_done = at_done.unique(["tid", "gva", "completed"], keep="first", maintain_order=True)
+    lives = lives.join(at_done, on=["tid", "gva", "completed"], how="left", maintain_order="left")
+    done = rec.kind(tp.COMPLETED)
+    # The worker's sums since it began on this life: since its previous life, or since not_present.
+    own = done.select(
+        pl.col("seq").alias("completed_seq"),
+        *((pl.col(c) - pl.col(c).shift(1).over("tid")).alias(f"work_{c}") for c in ("ran", "waited", "slept", "blocked")),
+        pl.col("ts").shift(1).over("tid").alias("work_since"),
+    )
+    return lives.join(own, on="completed_seq", how="left", maintain_order="left")
+
+
+def with_phases(lives: pl.DataFrame) -> pl.DataFrame:
+    """Add p1 p2 p12 p3 p4 p5 and total, in units of the trace clock; null where an instant is missing.
+
+    P1 begins at not_present, which is where the vCPU stops. completed may be traced after the ready that
+    it caused (R4): P3 is then 0, not negative.
+    """
+    return lives.with_columns(
+        (pl.col("started") - pl.col("not_present")).clip(lower_bound=0).alias("p1"),
+        (pl.col("completed") - pl.col("started")).alias("p2"),
+        (pl.col("completed") - pl.col("not_present")).clip(lower_bound=0).alias("p12"),
+        (pl.col("ready") - pl.col("completed")).clip(lower_bound=0).alias("p3"),
+        (pl.col("injected") - pl.col("accepted")).alias("p4"),
+        (pl.col("acked") - pl.col("injected")).alias("p5"),
+        (pl.coalesce("acked", "injected", "accepted", "ready") - pl.col("not_present")).alias("total"),
+    )
+
+
+def with_blockers(lives: pl.DataFrame, spans: pl.DataFrame) -> pl.DataFrame:
+    """Add ``slot_busy`` (ns of P3 during which the slot was taken) and ``blocker``, who held it longest.
+
+    The candidates are the delivery that held the slot at ``completed`` and the last one before ``ready``.
+    """
+    lives = busy_at(spans, busy_at(spans, lives, "completed", "busy0"), "ready", "busy1")
+    lives = lives.with_columns((pl.col("busy1") - pl.col("busy0")).clip(lower_bound=0).alias("slot_busy"))
+    holders = spans.select(
+        "tid",
+        pl.col("start").alias("at"),
+        pl.col("start").alias("held_from"),
+        pl.col("stop").alias("held_to"),
+        pl.col("token").alias("holder"),
+        pl.col("life").alias("holder_life"),
+    ).sort("at")
+    for instant, prefix in (("completed", "h0"), ("ready", "h1")):
+        known = lives.filter(pl.col(instant).is_not_null()).select("life", "tid", pl.col(instant).alias("at"))
+        held = (
+            known.sort("at")
+            .join_asof(
+                holders, on="at", by="tid", strategy="backward", allow_exact_matches=False, check_sortedness=False
+            )
+            .select("life", *(pl.col(c).alias(f"{prefix}_{c}") for c in ("held_from", "held_to", "holder", "holder_life")))
+        )
+        lives = lives.join(held, on="life", how="left", maintain_order="left")
+    overlap = {p: _overlap(p) for p in ("h0", "h1")}
+    first = overlap["h0"] >= overlap["h1"]
+    any_held = pl.max_horizontal(overlap["h0"], overlap["h1"]) > 0
+    return lives.with_columns(
+        pl.when(any_held).then(pl.when(first).then("h0_holder").otherwise("h1_holder")).alias("blocker"),
+        pl.when(any_held).then(pl.when(first).then("h0_holder_life").otherwise("h1_holder_life")).alias("blocker_life"),
+    ).drop(pl.col("^h[01]_.*$"), "busy0", "busy1")
+
+
+def _overlap(prefix: str) -> pl.Expr:
+    start = pl.max_horizontal("completed", f"{prefix}_held_from")
+    stop = pl.min_horizontal("ready", f"{prefix}_held_to")
+    return (stop - start).clip(lower_bound=0).fill_null(0)
+
+
+def thresholds(lives: pl.DataFrame, late_after: int | None, *, clock_is_ns: bool) -> dict[str, int]:
+    """Return per phase the duration above which it counts as late.
+
+    Args:
+        lives: with phases.
+        late_after: the user's own threshold for all phases, or null for the larger of 10 ms and ten
+            medians of the phase.
+        clock_is_ns: without a clock in ns only the medians count.
+    """
+    floor = LATE_FLOOR_NS if clock_is_ns else 0
+    out = {}
+    for phase in (*PHASES, "total"):
+        median = lives[phase].median() if lives.height else None
+        learned = int(LATE_MEDIANS * median) if isinstance(median, (int, float)) else 0
+        out[phase] = late_after if late_after is not None else max(floor, learned)
+    return out
+
+
+def latency_row(phase: str, kind: str, values: pl.Series) -> Mapping[str, object]:
+    """Return one row of the latency table; percentiles are nearest-rank, so each is a measured value."""
+    v = values.drop_nulls()
+    q = {f"p{p}": v.quantile(p / 100, "nearest") if len(v) else None for p in (50, 95, 99)}
+    return {"phase": phase, "kind": kind, "n": len(v), "min": v.min(), **q, "max": v.max()}
+
+
+def latency(faults: pl.DataFrame) -> pl.DataFrame:
+    """Return the latency table: every phase that any life has, all lives, then PV and HALT apart."""
+    rows = []
+    for phase in ("total", *PHASES):
+        for kind in ("all", "pv", "halt"):
+            chosen = faults if kind == "all" else faults.filter(pl.col("kind") == kind)
+            row = latency_row(phase, kind, chosen[phase])
+            if row["n"]:
+                rows.append(row)
+    from apftrace.schema import LATENCY
+
+    return LATENCY.conform(pl.DataFrame(rows)) if rows else LATENCY.empty()

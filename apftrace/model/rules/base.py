@@ -1,0 +1,107 @@
+"""What a rule is, and the few helpers that every rule uses to state a finding."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import TypedDict
+
+import polars as pl
+
+from apftrace.model import tracepoints as tp
+from apftrace.model.correlate import Case
+
+ERROR, WARNING, INFO = "error", "warning", "info"
+PROVED, LIKELY, POSSIBLE = "proved", "likely", "possible"
+
+
+class Finding(TypedDict, total=False):
+    """What a rule states; the table ``findings`` says what each key means. ``seqs`` are anchor rows."""
+
+    severity: str
+    confidence: str
+    tid: int | None
+    token: int | None
+    gva: int | None
+    ts: int | None
+    end: int | None
+    phase: str | None
+    cause: str | None
+    blocker: int | None
+    message: str
+    seqs: list[int | None]
+    ruled_out: list[str]
+    not_ruled_out: list[str]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One entry of the catalogue.
+
+    Attributes:
+        id: stable, kebab-case.
+        title: a few words.
+        means: what it means to the guest.
+        shown_by: the evidence that decides.
+        look_alikes: what must not be confused with it.
+        needs: kinds of tracepoint without which the rule cannot look.
+        helps: kinds that would make it surer.
+        remedy: what to do or record next.
+        bugs: known kernel bugs with this signature.
+        find: the rule itself.
+    """
+
+    id: str
+    title: str
+    means: str
+    shown_by: str
+    look_alikes: str
+    needs: tuple[int, ...]
+    find: Callable[[Case], Iterable[Finding]]
+    helps: tuple[int, ...] = ()
+    remedy: str = ""
+    bugs: tuple[str, ...] = field(default=())
+
+    def missing(self, case: Case) -> tuple[str, ...]:
+        """Return the names of the needed tracepoints that the trace does not have."""
+        return tuple(tp.NAMES[k] for k in self.needs if not case.rec.has(k))
+
+
+LIFE_SEQS = ("life", "completed_seq", "ready_seq", "acc_seq", "inj_seq", "ack_seq")
+"""Columns of ``lives`` that name the anchors of a life, in the order of a life."""
+
+
+def about(life: dict[str, object], **stated: object) -> Finding:
+    """Return a finding about one life (a row of ``case.lives``)."""
+    finding: Finding = {
+        "tid": life["tid"],
+        "token": life["token"],
+        "gva": life["gva"],
+        "ts": life["not_present"],
+        "end": life["end"],
+        "seqs": [life[c] for c in LIFE_SEQS],
+        **stated,
+    }  # type: ignore[typeddict-item]
+    return finding
+
+
+def rows(frame: pl.DataFrame) -> Iterable[dict[str, object]]:
+    """Iterate over a frame's rows as dicts."""
+    return frame.iter_rows(named=True)
+
+
+def duration(case: Case, value: int | float | None) -> str:
+    """Return a duration with its unit, three significant digits."""
+    if value is None:
+        return "?"
+    if not case.clock_is_ns:
+        return f"{int(value)} ticks"
+    for size, unit in ((1_000_000_000, "s"), (1_000_000, "ms"), (1_000, "us")):
+        if abs(value) >= size:
+            return f"{value / size:.3g} {unit}" if abs(value) < 1000 * size else f"{value / size:.0f} {unit}"
+    return f"{int(value)} ns"
+
+
+def hexed(value: int | None) -> str:
+    """Return a token or an address as the kernel prints it."""
+    return "?" if value is None else f"0x{value & 0xFFFFFFFFFFFFFFFF:x}"

@@ -1,0 +1,185 @@
+"""Wakeups that never came, and lives that only look so: lost-wakeup, in-flight, left-truncated."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import polars as pl
+
+from apftrace.model import tracepoints as tp
+from apftrace.model.correlate import Case
+from apftrace.model.outcome import MIN_ENTRIES
+from apftrace.model.rules.base import (
+    ERROR,
+    INFO,
+    LIKELY,
+    POSSIBLE,
+    PROVED,
+    WARNING,
+    Finding,
+    Rule,
+    about,
+    duration,
+    hexed,
+    rows,
+)
+
+_CLEARERS = (tp.SMM, tp.CR)
+
+
+def _lost_wakeup(case: Case) -> Iterable[Finding]:
+    stuck = case.lives.filter(pl.col("lost_rule") == "lost-wakeup")
+    strong = case.rec.has(tp.ENTRY) and (case.rec.has(tp.ACCEPT, tp.MSR) or _halt_only(case))
+    for life in rows(stuck):
+        n, progress = life["entries_after"], life["progress"]
+        told = "its task sleeps on in the guest" if life["kind"] == "pv" else "its vCPU halts at each touch of the page"
+        cleared = _clear_between(case, life)
+        yield about(
+            life,
+            severity=ERROR,
+            confidence=LIKELY if strong else POSSIBLE,
+            cause=cleared or "not handed over by KVM",
+            message=(
+                f"no kvm_async_pf_ready for token {hexed(life['token'])}: completed, then "  # type: ignore[arg-type]
+                f"{duration(case, progress)} without it while the vCPU "  # type: ignore[arg-type]
+                + (f"entered the guest {n} times" if case.rec.has(tp.ENTRY) else f"took {n} further async faults or readies")
+                + f"; {told}"
+            ),
+            ruled_out=_ruled_out(case, life),
+            not_ruled_out=_not_ruled_out(case, cleared),
+        )
+
+
+def _halt_only(case: Case) -> bool:
+    return not case.delivered.height and not (case.lives["kind"] == "pv").any()
+
+
+def _clear_between(case: Case, life: dict[str, object]) -> str | None:
+    """Name an SMM transition or a CR0 write between not_present and the end: the queue was cleared there."""
+    window = case.rec.anchors.filter(
+        (pl.col("tid") == life["tid"]) & pl.col("ts").is_between(life["not_present"], life["end"])
+    )
+    if (window["kind"] == tp.SMM).any():
+        return "queue cleared on SMM (fixed by ab4e41eb9fab)"
+    if window.filter((pl.col("kind") == tp.CR) & (pl.col("a") == 1) & (pl.col("b") == 0)).height:
+        return "queue cleared on a CR0 write (fixed by ab4e41eb9fab)"
+    return None
+
+
+def _ruled_out(case: Case, life: dict[str, object]) -> list[str]:
+    out = [
+        f"still in flight: {duration(case, life['progress'])} old, stuck from {duration(case, case.stale.age)}"  # type: ignore[arg-type]
+        f" ({case.stale.n} closed lives)",
+        "record loss: none on this vCPU's CPUs while it was open",
+    ]
+    if case.rec.has(tp.ENTRY):
+        out.append(f"vCPU not running: {life['entries_after']} entries after completed, {MIN_ENTRIES} asked for")
+    if case.rec.has(tp.MSR, tp.ACCEPT):
+        out.append(f"page-ready slot taken: it was free for {duration(case, life['slot_free'])}")  # type: ignore[arg-type]
+        out.append("queue cleared by the guest: no write of MSR 4b564d02")
+    return out
+
+
+def _not_ruled_out(case: Case, cleared: str | None) -> list[str]:
+    out = []
+    if not case.rec.has(tp.MSR, tp.ACCEPT):
+        out.append("page-ready slot taken: record kvm:kvm_msr and kvm:kvm_apic_accept_irq")
+    if not case.rec.has(tp.ENTRY):
+        out.append("vCPU not entering the guest: record kvm:kvm_entry")
+    if cleared is None:
+        missing = [tp.NAMES[k] for k in _CLEARERS if not case.rec.has(k)]
+        also = f" and {' '.join(missing)}" if missing else ""
+        out.append(f"queue cleared by KVM: probe kvm_clear_async_pf_completion_queue{also}")
+    return out
+
+
+def _in_flight(case: Case) -> Iterable[Finding]:
+    stale = case.stale.age
+    for life in rows(case.lives.filter(pl.col("outcome") == "in_flight")):
+        age = case.rec.last_ns - int(life["not_present"])  # type: ignore[call-overload]
+        stage = "completed, not ready" if life["completed"] is not None else "not completed"
+        old = age > stale and (life["progress"] or 0) > stale and life["completed"] is None  # type: ignore[operator]
+        yield about(
+            life,
+            severity=WARNING if old else INFO,
+            confidence=POSSIBLE if old else PROVED,
+            cause="the worker has not answered" if old else "the trace ends first",
+            message=(
+                f"token {hexed(life['token'])} is still open at the end of the trace: "  # type: ignore[arg-type]
+                f"{stage}, {duration(case, age)} old"
+            ),
+            not_ruled_out=[_why_not_lost(case, life)],
+        )
+
+
+def _why_not_lost(case: Case, life: dict[str, object]) -> str:
+    if life["completed"] is None and life["finished"] is None:
+        return "page still on its way: no kvm_async_pf_completed"
+    if (life["slot_free"] or 0) <= case.stale.age < (life["progress"] or 0):  # type: ignore[operator]
+        return "page-ready slot taken by a delivery that was not ACKed"
+    return "still on its way: the vCPU had too little time or too few entries after completed"
+
+
+def _left_truncated(case: Case) -> Iterable[Finding]:
+    for ready in rows(case.readies.filter(pl.col("answer") == "truncated")):
+        yield {
+            "severity": INFO,
+            "confidence": PROVED,
+            "tid": ready["tid"],
+            "token": ready["token"],
+            "gva": ready["gva"],
+            "ts": ready["ready"],
+            "end": ready["ready"],
+            "cause": "the trace begins later",
+            "message": f"ready of token {hexed(ready['token'])}, whose not_present lies before the record",  # type: ignore[arg-type]
+            "seqs": [ready["seq"]],
+            "ruled_out": ["spurious ready: its id is older than the first not_present seen, or the head was lost"],
+        }  # type: ignore[typeddict-item]
+
+
+LOST_WAKEUP = Rule(
+    id="lost-wakeup",
+    title="Page ready, vCPU never told",
+    means="PV form: the task sleeps in kvm_async_pf_task_wait_schedule for ever. Halt form: every touch of the "
+    "page stops the whole vCPU until the next interrupt.",
+    shown_by="kvm_async_pf_completed without kvm_async_pf_ready, while the vCPU enters the guest again and again "
+    "for far longer than lives take, with the page-ready slot free and no record lost on its CPUs.",
+    look_alikes="A life that is simply younger than others; a slot that an earlier delivery keeps (missing-ack, "
+    "lost-interrupt, guest interrupts off); a vCPU that does not run; a queue cleared by EN=0, reset or the VM's "
+    "end; a ready whose record was lost. Repaired: an accept or ACK implies the ready; a new life of the gfn "
+    "implies the end of the old one.",
+    needs=(tp.NOT_PRESENT, tp.READY, tp.COMPLETED),
+    helps=(tp.ENTRY, tp.EXIT, tp.MSR, tp.ACCEPT, tp.INJ_EXCEPTION, tp.SMM, tp.CR),
+    remedy="Record a kprobe on kvm_clear_async_pf_completion_queue, kvm:kvm_smm_transition and kvm:kvm_cr; check "
+    "that the host has the fixes below.",
+    bugs=(
+        "ab4e41eb9fab: done queue cleared when CR0.PG was disabled, for example on SMI",
+        "68c35f89d016: race on pageready_pending in kvm_arch_async_page_present_queued",
+        "a4fa16353108: completion did not wake a halted vCPU",
+    ),
+    find=_lost_wakeup,
+)
+
+IN_FLIGHT = Rule(
+    id="in-flight",
+    title="Open at the end of the trace",
+    means="Nothing yet: the page was on its way when the record ended.",
+    shown_by="not_present without an end, and no proof that the life is stuck.",
+    look_alikes="lost-wakeup, which needs that proof.",
+    needs=(tp.NOT_PRESENT, tp.READY),
+    helps=(tp.COMPLETED, tp.ENTRY),
+    remedy="Record for longer.",
+    find=_in_flight,
+)
+
+LEFT_TRUNCATED = Rule(
+    id="left-truncated",
+    title="Begun before the trace",
+    means="Nothing: the record began while the fault was outstanding.",
+    shown_by="kvm_async_pf_ready without not_present, its id older than the first not_present of the vCPU.",
+    look_alikes="spurious-ready, whose id is newer.",
+    needs=(tp.NOT_PRESENT, tp.READY),
+    find=_left_truncated,
+)
+
+RULES = (LOST_WAKEUP, IN_FLIGHT, LEFT_TRUNCATED)

@@ -1,0 +1,143 @@
+"""Readies that should not be: spurious, duplicate, broadcast, on the wrong vector."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import polars as pl
+
+from apftrace.model import tracepoints as tp
+from apftrace.model.correlate import Case
+from apftrace.model.delivery import FIRST_EXTERNAL
+from apftrace.model.rules.base import ERROR, INFO, LIKELY, PROVED, WARNING, Finding, Rule, hexed, rows
+
+
+def _of_ready(ready: dict[str, object], **stated: object) -> Finding:
+    finding: Finding = {
+        "tid": ready["tid"],
+        "token": ready["token"],
+        "gva": ready["gva"],
+        "ts": ready["ready"],
+        "end": ready["ready"],
+        "seqs": [ready["seq"]],
+        **stated,
+    }  # type: ignore[typeddict-item]
+    return finding
+
+
+def _spurious_ready(case: Case) -> Iterable[Finding]:
+    wrong = case.readies.filter(pl.col("answer").is_in(["spurious", "unissued", "retagged"]))
+    for ready in rows(wrong):
+        token = hexed(ready["token"])  # type: ignore[arg-type]
+        proved = ready["answer"] == "unissued"
+        yield _of_ready(
+            ready,
+            severity=ERROR if proved else WARNING,
+            confidence=PROVED if proved else LIKELY,
+            cause="a life of the same page waits under another token" if ready["answer"] == "retagged" else None,
+            message=f"ready of token {token}, for which this vCPU never traced a not_present",
+            ruled_out=[
+                "begun before the trace: its id is newer than the vCPU's first not_present",
+                "record loss: none on this vCPU's CPUs before it",
+            ],
+            not_ruled_out=[] if proved else ["a not_present that was filtered out while recording"],
+        )
+
+
+def _duplicate_ready(case: Case) -> Iterable[Finding]:
+    for ready in rows(case.readies.filter((pl.col("answer") == "again") & ~pl.col("blind"))):
+        finding = _of_ready(
+            ready,
+            severity=ERROR,
+            confidence=PROVED,
+            message=f"second ready of token {hexed(ready['token'])} without a new not_present",  # type: ignore[arg-type]
+            ruled_out=["token wrap: no not_present of the token between", "record loss between the two readies: none"],
+        )
+        finding["seqs"] = [ready["life"], ready["first_seq"], ready["seq"]]  # type: ignore[list-item]
+        yield finding
+
+
+def _wake_all(case: Case) -> Iterable[Finding]:
+    for ready in rows(case.readies.filter("broadcast")):
+        yield _of_ready(
+            ready,
+            severity=INFO,
+            confidence=PROVED,
+            cause="the guest enabled async page faults on this vCPU",
+            message="broadcast wakeup (token 0xffffffff): the guest wakes all its waiters of this vCPU",
+        )
+
+
+def _wrong_vector(case: Case) -> Iterable[Finding]:
+    if not case.delivered.height:
+        return
+    wrong = case.delivered.filter(
+        pl.col("vec").is_not_null() & pl.col("implied").is_null() & ~pl.col("vec").is_in(list(case.vectors))
+    )
+    for row in rows(wrong):
+        vec = int(row["vec"])  # type: ignore[call-overload]
+        sure = vec < FIRST_EXTERNAL
+        due = "/".join(str(v) for v in sorted(case.vectors))
+        yield {
+            "severity": ERROR,
+            "confidence": PROVED if sure else LIKELY,
+            "tid": row["tid"],
+            "token": row["token"],
+            "ts": row["start"],
+            "end": row["accepted"],
+            "cause": "MSR_KVM_ASYNC_PF_INT was never set" if vec == 0 else None,
+            "message": f"ready of token {hexed(row['token'])} raised vector {vec} instead of {due}",  # type: ignore[arg-type]
+            "seqs": [row["seq"], row["acc_seq"]],
+            "ruled_out": ["another interrupt: nothing else on this host uses that vector"],
+            "not_ruled_out": [] if sure else ["a guest that chose another vector before the trace began"],
+        }  # type: ignore[typeddict-item]
+
+
+SPURIOUS_READY = Rule(
+    id="spurious-ready",
+    title="Ready for a fault that never was",
+    means="The guest finds no waiter and leaves a dummy node that no one frees.",
+    shown_by="kvm_async_pf_ready without not_present. Proved when its id is newer than that of every not_present "
+    "before it and no record was lost.",
+    look_alikes="A fault begun before the trace (left-truncated), a lost not_present record, a broadcast.",
+    needs=(tp.NOT_PRESENT, tp.READY),
+    remedy="Compare with a second capture; check the VMM's restore path.",
+    bugs=("bugzilla 208081: legacy hosts inject ready for a not_present that was never injected",),
+    find=_spurious_ready,
+)
+DUPLICATE_READY = Rule(
+    id="duplicate-ready",
+    title="Two readies for one fault",
+    means="The second wake finds no waiter; a later fault with this token returns at once.",
+    shown_by="Two kvm_async_pf_ready of one token and page with no not_present between them.",
+    look_alikes="Token wrap after 2^20 faults; a restored VM; a lost not_present record.",
+    needs=(tp.NOT_PRESENT, tp.READY),
+    bugs=("95cc9e7cf03d: a duplicate token made the guest free a stack node",),
+    find=_duplicate_ready,
+)
+WAKE_ALL = Rule(
+    id="wake-all",
+    title="Broadcast wakeup",
+    means="All waiters of that vCPU run and fault again: harmless, and due at boot, CPU online, resume, restore.",
+    shown_by="kvm_async_pf_ready with token 0xffffffff, right after EN was written.",
+    look_alikes="-",
+    needs=(tp.READY,),
+    helps=(tp.MSR,),
+    find=_wake_all,
+)
+WRONG_VECTOR = Rule(
+    id="wrong-vector",
+    title="Page-ready on the wrong vector",
+    means="The guest's handler never runs: the task hangs and all later readies of the vCPU pile up.",
+    shown_by="The kvm_apic_accept_irq right after a delivered ready names another vector than the guest's; vector 0 "
+    "when MSR_KVM_ASYNC_PF_INT was never set.",
+    look_alikes="A guest with its own vector (learned from the INT write, or from all its deliveries); another "
+    "interrupt that follows a halt-form ready.",
+    needs=(tp.READY, tp.ACCEPT),
+    helps=(tp.INJ_EXCEPTION, tp.MSR),
+    remedy="The VMM must restore MSR_KVM_ASYNC_PF_INT before MSR_KVM_ASYNC_PF_EN.",
+    bugs=("firecracker 889b06807: ASYNC_PF_INT was not saved in snapshots (issue 3020)",),
+    find=_wrong_vector,
+)
+
+RULES = (SPURIOUS_READY, DUPLICATE_READY, WAKE_ALL, WRONG_VECTOR)

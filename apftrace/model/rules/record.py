@@ -1,0 +1,93 @@
+"""What the record itself lacks: lost events, undecided lives, sums that do not balance."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import polars as pl
+
+from apftrace.model import tracepoints as tp
+from apftrace.model.correlate import Case
+from apftrace.model.rules.base import INFO, POSSIBLE, PROVED, WARNING, Finding, Rule, about, hexed, rows
+
+
+def _events_lost(case: Case) -> Iterable[Finding]:
+    for loss in case.rec.losses:
+        many = "records" if loss.count is None else f"{loss.count} records"
+        where = f"CPU {loss.cpu}" + (f" of instance {loss.instance}" if loss.instance else "")
+        head = loss.after_ns is None
+        unplaced = loss.before_ns is None and head
+        when = "at a time that the trace does not tell" if unplaced else "before its first record" if head else "here"
+        yield {
+            "severity": WARNING,
+            "confidence": PROVED,
+            "ts": loss.after_ns if loss.after_ns is not None else loss.before_ns,
+            "end": loss.before_ns,
+            "message": f"{many} of {where} lost {when}",
+            "seqs": [],
+        }
+    for life in rows(case.lives.filter(pl.col("outcome") == "undecided")):
+        yield about(
+            life,
+            severity=WARNING,
+            confidence=POSSIBLE,
+            cause="records lost while it was open",
+            message=f"token {hexed(life['token'])} is undecided: it has no ready, but records of a CPU of its "  # type: ignore[arg-type]
+            "vCPU were lost while it was open",
+            not_ruled_out=["a ready whose record was lost"],
+        )
+    for ready in rows(case.readies.filter(pl.col("answer") == "undecided")):
+        yield {
+            "severity": INFO,
+            "confidence": POSSIBLE,
+            "tid": ready["tid"],
+            "token": ready["token"],
+            "gva": ready["gva"],
+            "ts": ready["ready"],
+            "end": ready["ready"],
+            "cause": "records lost before it",
+            "message": f"ready of token {hexed(ready['token'])} without not_present, after a loss",  # type: ignore[arg-type]
+            "seqs": [ready["seq"]],
+            "not_ruled_out": ["a not_present whose record was lost"],
+        }  # type: ignore[typeddict-item]
+
+
+def _unbalanced(case: Case) -> Iterable[Finding]:
+    lossy = bool(case.rec.losses)
+    for row in rows(case.accounting.filter(~pl.col("balanced") & pl.col("tid").is_not_null())):
+        for identity in row["broken"]:  # type: ignore[attr-defined]
+            yield {
+                "severity": INFO if lossy else WARNING,
+                "confidence": POSSIBLE if lossy else PROVED,
+                "tid": row["tid"],
+                "ts": case.rec.first_ns,
+                "end": case.rec.last_ns,
+                "cause": "records were lost" if lossy else None,
+                "message": f"sums of this vCPU do not balance: {identity}",
+                "seqs": [],
+                "not_ruled_out": ["a record that the trace does not hold"],
+            }  # type: ignore[typeddict-item]
+
+
+EVENTS_LOST = Rule(
+    id="events-lost",
+    title="Records lost",
+    means="Nothing for the guest: the record has holes, and what falls into them is undecided.",
+    shown_by="Missed-event flags of the sub-buffers, overrun and dropped counts of the buffer statistics.",
+    look_alikes="-",
+    needs=(),
+    remedy="A bigger ring buffer (trace-cmd record -b), fewer events, a quieter host.",
+    find=_events_lost,
+)
+UNBALANCED = Rule(
+    id="unbalanced-accounting",
+    title="Sums do not balance",
+    means="Some event is missing or one too many; no verdict rests on it alone.",
+    shown_by="try = not_present + repeated + refused; readies = answered + left-truncated + stray - repaired; "
+    "delivered = ACKs, give or take one a vCPU.",
+    look_alikes="Lost records.",
+    needs=(tp.NOT_PRESENT, tp.READY),
+    find=_unbalanced,
+)
+
+RULES = (EVENTS_LOST, UNBALANCED)

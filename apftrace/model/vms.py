@@ -1,0 +1,75 @@
+"""Which thread is which vCPU of which VM.
+
+No async page fault event names its VM. In order of trust: the trace's own guest table, the tgid of the
+vCPU thread, and guest memory itself: hva minus guest address is one constant per memslot, so threads
+whose pages lie in one memslot belong to one VM.
+"""
+
+from __future__ import annotations
+
+import polars as pl
+
+from apftrace.model import tracepoints as tp
+from apftrace.model.completion import bases_of_threads
+from apftrace.model.recording import Recording
+
+
+def vcpu_threads(rec: Recording, lives: pl.DataFrame) -> pl.DataFrame:
+    """Return one row per vCPU thread: tid, vm, vcpu, comm and the thread's final reading.
+
+    A thread counts as a vCPU when it traced an async page fault event of the vCPU context.
+    """
+    tids = (
+        rec.kind(tp.TRY, tp.REPEATED, tp.NOT_PRESENT, tp.READY)
+        .group_by("tid")
+        .agg(
+            # The low bits of any token but the broadcast's are the vCPU id.
+            pl.col("a")
+            .filter(pl.col("kind").is_in([tp.NOT_PRESENT, tp.READY]) & (pl.col("a") != tp.BROADCAST))
+            .first()
+            .alias("token")
+        )
+    )
+    table = tids.join(rec.threads, on="tid", how="left").sort("tid")
+    entered = rec.has(tp.ENTRY) and rec.fields.get(tp.ENTRY, (None,))[0] is not None
+    by_entry = pl.when(pl.lit(entered) & (pl.col("vcpu") >= 0)).then("vcpu")
+    by_token = pl.col("token") & ((1 << tp.VCPU_BITS) - 1)
+    table = table.with_columns(pl.coalesce(by_entry, by_token).cast(pl.Int32).alias("vcpu")).drop("token")
+    return table.with_columns(_vm_names(rec, table, lives))
+
+
+def _vm_names(rec: Recording, threads: pl.DataFrame, lives: pl.DataFrame) -> pl.Series:
+    group = _groups(threads, lives)
+    names = []
+    for tid, tgid in threads.select("tid", "tgid").iter_rows():
+        if tid in rec.guests:
+            names.append(rec.guests[tid])
+        elif tgid is not None:
+            names.append(f"pid {tgid}")
+        else:
+            names.append(f"vm of tid {group[tid]}")
+    return pl.Series("vm", names, pl.String)
+
+
+def _groups(threads: pl.DataFrame, lives: pl.DataFrame) -> dict[int, int]:
+    """Return per tid the smallest tid that shares its guest memory."""
+    leader = {tid: tid for tid in threads["tid"].to_list()}
+
+    def find(tid: int) -> int:
+        while leader[tid] != tid:
+            tid = leader[tid]
+        return tid
+
+    vcpu = dict(threads.select("tid", "vcpu").iter_rows())
+    by_base: dict[int, list[int]] = {}
+    for tid, base, _ in bases_of_threads(lives).iter_rows():
+        by_base.setdefault(base, []).append(tid)
+    for tids in by_base.values():
+        ids = [vcpu[t] for t in tids]
+        # Two threads with one vCPU id are two VMs that happen to map memory at the same address.
+        if len(set(ids)) < len(ids):
+            continue
+        for tid in tids[1:]:
+            first, other = sorted((find(tids[0]), find(tid)))
+            leader[other] = first
+    return {tid: find(tid) for tid in leader}
