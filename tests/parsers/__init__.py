@@ -1,0 +1,1 @@
+"""The parsers, both engines, against builders, captures and trace-cmd."""
