@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from apftrace_reports.escape import visible
+from apftrace_reports.units import ABSENT
 
 if TYPE_CHECKING:
     import polars as pl
@@ -34,6 +35,11 @@ class AccountingLine:
         if None in numbers:
             return "?"
         return "=" if _sum(self.left) == _sum(self.right) else "!="
+
+    def equation(self) -> str:
+        """Return ``try 567 = not_present 548 + repeated 19 + refused 0``."""
+        text = f"{_text(self.left)} {self.sign} {_text(self.right)}"
+        return f"{text} ({self.note})" if self.note else text
 
 
 # Column names of table ``accounting``. The third identity of the model (delivered = acks + at most one
@@ -79,6 +85,10 @@ def _deliveries(total: dict[str, Any]) -> AccountingLine:
 
 def _terms(row: dict[str, Any], names: tuple[str, ...]) -> tuple[Term, ...]:
     return tuple((name, row[name]) for name in names)
+
+
+def _text(terms: tuple[Term, ...]) -> str:
+    return " + ".join(f"{name} {ABSENT if number is None else number}" for name, number in terms)
 
 
 def _sum(terms: tuple[Term, ...]) -> int:

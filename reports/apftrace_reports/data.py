@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from apftrace.schema import PHASES
 from apftrace_reports.escape import visible
+from apftrace_reports.units import duration, instant
 
 if TYPE_CHECKING:
     from apftrace.analysis import Analysis, NotRun
@@ -185,3 +186,20 @@ def place(row: dict[str, Any], *, several: bool) -> str:
         return vcpu
     parts = (row["machine"] if row["machine"] != "host" else None, row["vm"])
     return " ".join(part for part in (*(visible(one) for one in parts if one), vcpu) if part)
+
+
+def whereabouts(finding: Finding, unit: str) -> str:
+    """Return how sure a finding is, whom it concerns and when, in one line."""
+    parts = [
+        finding.confidence,
+        f"vCPU {finding.vcpu}" if finding.vcpu is not None else "",
+        f"tid {finding.tid}" if finding.tid is not None else "",
+        f"vm {finding.vm}" if finding.vm else "",
+        f"on {finding.machine}" if finding.machine not in {None, "host"} else "",
+        f"token {finding.token}" if finding.token else "",
+        f"gva {finding.gva}" if finding.gva else "",
+        phase_label(finding.phase) if finding.phase else "",
+        f"at {instant(finding.ts, unit)}" if finding.ts is not None else "",
+        f"for {duration(finding.lasted, unit)}" if finding.lasted else "",
+    ]
+    return ", ".join(part for part in parts if part)

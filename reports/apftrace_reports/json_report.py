@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 from apftrace.schema import SCHEMA_VERSION
 from apftrace_reports.accounting import total_row
 from apftrace_reports.base import Report, tool_version
-from apftrace_reports.data import phase_label
 from apftrace_reports.units import hexadecimal
 
 if TYPE_CHECKING:
@@ -56,7 +55,7 @@ def document(analysis: Analysis) -> dict[str, Any]:
         },
         "accounting": _accounting(analysis.accounting),
         "latency_ns": _latency(analysis.latency),
-        "late_after_ns": {phase_label(phase): limit for phase, limit in analysis.late_after.items()},
+        "late_after_ns": {_phase(phase): limit for phase, limit in analysis.late_after.items()},
         "vcpus": [{key: _number(value) for key, value in row.items()} for row in analysis.vcpus.to_dicts()],
         "findings": [_finding(row) for row in analysis.findings.iter_rows(named=True)],
         "not_run": [{"rule": one.rule, "missing": list(one.missing)} for one in analysis.not_run],
@@ -98,7 +97,7 @@ def _latency(latency: pl.DataFrame) -> dict[str, Any]:
     out: dict[str, Any] = {}
     for row in latency.iter_rows(named=True):
         figures = {key: row[key] for key in _STATISTICS}
-        phase = out.setdefault(phase_label(row["phase"]), {})
+        phase = out.setdefault(_phase(row["phase"]), {})
         phase.update(figures if row["kind"] == "all" else {row["kind"]: figures})
     return out
 
@@ -117,7 +116,7 @@ def _finding(row: dict[str, Any]) -> dict[str, Any]:
         "gva": hexadecimal(row["gva"]),
         "ts_ns": row["ts"],
         "end_ns": row["end"],
-        "phase": row["phase"] and phase_label(row["phase"]),
+        "phase": row["phase"] and _phase(row["phase"]),
         "cause": row["cause"],
         "blocker": hexadecimal(row["blocker"]),
         "message": row["message"],
@@ -134,6 +133,10 @@ def _finding(row: dict[str, Any]) -> dict[str, Any]:
         "ruled_out": row["ruled_out"] or [],
         "not_ruled_out": row["not_ruled_out"] or [],
     }
+
+
+def _phase(phase: str) -> str:
+    return phase if phase == "total" else phase.upper()
 
 
 def _number(value: Any) -> Any:

@@ -8,12 +8,14 @@ from apftrace.errors import ReportError
 from apftrace_reports.base import STDOUT
 from apftrace_reports.html import HtmlReport
 from apftrace_reports.json_report import JsonReport
+from apftrace_reports.junit import JunitReport
+from apftrace_reports.markdown import MarkdownReport
 from apftrace_reports.text import TextReport
 
 if TYPE_CHECKING:
     from apftrace_reports.base import Report
 
-BUILTIN: tuple[Report, ...] = (TextReport(), HtmlReport(), JsonReport())
+BUILTIN: tuple[Report, ...] = (TextReport(), HtmlReport(), JsonReport(), MarkdownReport(), JunitReport())
 """Every report, in the order in which help texts list them."""
 
 

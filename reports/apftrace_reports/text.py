@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from apftrace_reports.base import Report
-from apftrace_reports.data import LIFE_PHASES, phase_label
+from apftrace_reports.data import LIFE_PHASES, phase_label, whereabouts
 from apftrace_reports.escape import clip, columns, pad, wrap
 from apftrace_reports.units import ABSENT, count, duration, instant, plural, share
 
@@ -13,15 +13,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from apftrace.analysis import Analysis
-    from apftrace_reports.accounting import AccountingLine, Term
     from apftrace_reports.data import Evidence, Finding, Group, LatencyRow, Life, ReportData, VcpuRow
     from apftrace_reports.environment import InputFacts
 
 WIDTH = 72
 """Columns of a line, never more."""
 
-PER_RULE = 3
-"""Findings of a rule that are told in full."""
+PER_RULE = {"error": 3, "warning": 2}
+"""Findings of a rule that are told in full, by its severity; one of any other."""
 
 _EVIDENCE = 8
 _EXCERPT = 30
@@ -79,7 +78,7 @@ def _findings(data: ReportData) -> list[str]:
     out = [f"FINDINGS  {counts}"]
     excerpt_due = True
     for group in data.groups:
-        shown = group.findings[:PER_RULE]
+        shown = group.findings[: PER_RULE.get(group.severity, 1)]
         out += ["", *_group_head(group, data.unit)]
         for finding in shown:
             with_excerpt = excerpt_due and bool(finding.excerpt)
@@ -102,7 +101,7 @@ def _group_head(group: Group, unit: str) -> list[str]:
 
 def _finding(finding: Finding, data: ReportData, *, with_excerpt: bool) -> list[str]:
     out = wrap(finding.message, WIDTH, first="  * ", rest="    ")
-    out += wrap(_whereabouts(finding, data), WIDTH, "    ", "    ")
+    out += wrap(whereabouts(finding, data.unit), WIDTH, "    ", "    ")
     for label, text in (
         ("cause", finding.cause or ""),
         ("charged to", f"token {finding.blocker}" if finding.blocker else ""),
@@ -118,23 +117,6 @@ def _finding(finding: Finding, data: ReportData, *, with_excerpt: bool) -> list[
     return out
 
 
-def _whereabouts(finding: Finding, data: ReportData) -> str:
-    unit = data.unit
-    parts = [
-        finding.confidence,
-        f"vCPU {finding.vcpu}" if finding.vcpu is not None else "",
-        f"tid {finding.tid}" if finding.tid is not None else "",
-        f"vm {finding.vm}" if finding.vm else "",
-        f"on {finding.machine}" if finding.machine not in {None, "host"} else "",
-        f"token {finding.token}" if finding.token else "",
-        f"gva {finding.gva}" if finding.gva else "",
-        phase_label(finding.phase) if finding.phase else "",
-        f"at {instant(finding.ts, unit)}" if finding.ts is not None else "",
-        f"for {duration(finding.lasted, unit)}" if finding.lasted else "",
-    ]
-    return ", ".join(part for part in parts if part)
-
-
 def _evidence(evidence: Sequence[Evidence], unit: str) -> list[str]:
     out = []
     for one in evidence[:_EVIDENCE]:
@@ -147,7 +129,7 @@ def _evidence(evidence: Sequence[Evidence], unit: str) -> list[str]:
 
 
 def _excerpt(excerpt: Sequence[str]) -> list[str]:
-    out = [part for line in excerpt[:_EXCERPT] for part in wrap(line, WIDTH, "      ", "          ")]
+    out = [part for line in excerpt[:_EXCERPT] for part in wrap(line.strip(), WIDTH, "    ", "        ")]
     return out + ([f"      ... and {len(excerpt) - _EXCERPT} more lines"] if len(excerpt) > _EXCERPT else [])
 
 
@@ -197,20 +179,10 @@ def _accounting(data: ReportData) -> list[str]:
         return []
     out = ["ACCOUNTING"]
     for line in data.accounting:
-        out += wrap(equation(line), WIDTH, "  ", "    ")
+        out += wrap(line.equation(), WIDTH, "  ", "    ")
     if data.broken:
         out += ["  does not balance:", *_bullets(data.broken, "    ")]
     return out
-
-
-def equation(line: AccountingLine) -> str:
-    """Return ``try 567 = not_present 548 + repeated 19 + refused 0``."""
-    text = f"{_terms(line.left)} {line.sign} {_terms(line.right)}"
-    return f"{text} ({line.note})" if line.note else text
-
-
-def _terms(terms: Sequence[Term]) -> str:
-    return " + ".join(f"{name} {ABSENT if number is None else number}" for name, number in terms)
 
 
 def _vcpus(data: ReportData) -> list[str]:
@@ -247,8 +219,6 @@ def _environment(data: ReportData) -> list[str]:
             out += _fact(label, text, 4)
         out += _events(one)
         out += [line for note in one.notes for line in _fact("note", note, 4)]
-        if one.sha256:
-            out += _fact("sha256", one.sha256, 4)
     return out + _fact("protocol", data.protocol)
 
 

@@ -1,0 +1,151 @@
+"""The report as GitHub-flavoured Markdown: for an issue, a merge request or a CI job summary."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from apftrace_reports.base import Report
+from apftrace_reports.data import whereabouts
+from apftrace_reports.escape import code_span, markdown
+from apftrace_reports.units import count, duration, instant, plural
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from apftrace.analysis import Analysis
+    from apftrace_reports.data import Evidence, Finding, Group, ReportData
+
+PER_RULE = 5
+"""Findings of a rule that are told in full."""
+
+_EVENTS = 12
+
+
+class MarkdownReport(Report):
+    """Markdown that renders on a tracker and reads well as it is."""
+
+    name = "md"
+    suffixes = (".md", ".markdown")
+
+    def render(self, analysis: Analysis) -> bytes:
+        """Return the report as UTF-8, the verdict as its heading."""
+        from apftrace_reports.prepare import prepare
+
+        return ("\n".join(lines(prepare(analysis))) + "\n").encode()
+
+
+def lines(data: ReportData) -> list[str]:
+    """Return every line of the report."""
+    out = [f"## {data.verdict.upper()}: {markdown(data.headline)}"]
+    if data.unsafe:
+        out += ["", "This verdict may be wrong:", "", *(f"- reason: {markdown(one)}" for one in data.unsafe)]
+    sections = (_findings, _phases, _accounting, _environment, _not_run)
+    return out + [line for section in sections for line in section(data)]
+
+
+def _findings(data: ReportData) -> list[str]:
+    if not data.groups:
+        looked = "No rule found anything."
+        if data.not_run:
+            looked += f" {plural(len(data.not_run), 'rule')} could not look, see the end."
+        return ["", "### Findings", "", looked]
+    out = ["", "### Findings", ""]
+    out += _table(
+        ("severity", "rule", "count", "first", "last", "on"),
+        (
+            (g.severity, g.rule, count(g.count), *_span(g, data.unit), ", ".join(g.where[:8]))
+            for g in data.groups
+        ),
+    )
+    for group in data.groups:
+        for finding in group.findings[:PER_RULE]:
+            out += _finding(finding, data.unit)
+    return out
+
+
+def _span(group: Group, unit: str) -> tuple[str, str]:
+    return instant(group.first, unit), instant(group.last, unit)
+
+
+def _finding(finding: Finding, unit: str) -> list[str]:
+    out = [
+        "",
+        f"#### {finding.severity}: {markdown(finding.message)}",
+        "",
+        f"- {markdown(whereabouts(finding, unit))}",
+    ]
+    facts = (
+        ("cause", finding.cause or ""),
+        ("charged to token", finding.blocker or ""),
+        ("ruled out", "; ".join(finding.ruled_out)),
+        ("not ruled out", "; ".join(finding.not_ruled_out)),
+    )
+    out += [f"- {label}: {markdown(text)}" for label, text in facts if text]
+    records = finding.excerpt or [_record(event, unit) for event in finding.evidence]
+    if records:
+        # Indented code of the last item: it has no fence that a record could close.
+        out += ["", *(f"      {record}" for record in records)]
+    return out
+
+
+def _record(event: Evidence, unit: str) -> str:
+    cpu = f" [{event.cpu:03d}]" if event.cpu is not None else ""
+    tid = f" {event.tid}" if event.tid is not None else ""
+    return f"{instant(event.ts, unit)}{cpu}{tid} {event.event}: {event.text}"
+
+
+def _phases(data: ReportData) -> list[str]:
+    if not data.latency:
+        return ["", "### Phases", "", "No life was measured."]
+    rows = (
+        (
+            row.label if row.label == row.name else f"{row.label} {row.name}",
+            row.kind,
+            count(row.n),
+            *(duration(value, data.unit) for value in (row.p50, row.p95, row.p99, row.max)),
+        )
+        for row in data.latency
+    )
+    return [
+        "",
+        "### Phases",
+        "",
+        *_table(("phase", "kind", "n", "p50", "p95", "p99", "max"), rows, numbers=2),
+    ]
+
+
+def _accounting(data: ReportData) -> list[str]:
+    out = ["", "### Accounting", ""]
+    out += [f"- {code_span(line.equation())}" for line in data.accounting] or ["Nothing to account for."]
+    return out + [f"- does not balance: {markdown(identity)}" for identity in data.broken]
+
+
+def _environment(data: ReportData) -> list[str]:
+    out = ["", "### Environment", "", f"- protocol: {markdown(data.protocol)}"]
+    for one in data.inputs:
+        out.append(f"- input {code_span(one.path)}")
+        out += [f"  - {label}: {markdown(text)}" for label, text in one.facts]
+        out += [f"  - {code_span(name)}: {count(hits)}" for name, hits in one.events[:_EVENTS]]
+        out += [f"  - note: {markdown(note)}" for note in one.notes]
+    return out
+
+
+def _not_run(data: ReportData) -> list[str]:
+    if not data.not_run:
+        return []
+    out = ["", "### Not looked for", "", "These rules lack a tracepoint:", ""]
+    return out + [
+        f"- {code_span(one.rule)} needs {', '.join(code_span(event) for event in one.missing)}"
+        for one in data.not_run
+    ]
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]], numbers: int | None = None) -> list[str]:
+    # Columns from ``numbers`` on are right-aligned.
+    edge = len(head) if numbers is None else numbers
+    rule = ["---"] * edge + ["--:"] * (len(head) - edge)
+    return [_cells(head), f"| {' | '.join(rule)} |", *map(_cells, rows)]
+
+
+def _cells(row: Sequence[str]) -> str:
+    return f"| {' | '.join(map(markdown, row))} |"
