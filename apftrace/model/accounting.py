@@ -22,7 +22,7 @@ _OUTCOMES = {
 _STRAY = ["again", "spurious", "unissued", "undecided", "none"]
 _COUNTS = (
     "try", "not_present", "repeated", "refused", "ready", "wake_all", *_OUTCOMES, "left_truncated", "stray",
-    "repaired", "delivered", "acks",
+    "repaired", "delivered", "acks", "cut", "headless", "headless_repeated", "lost_told",
 )  # fmt: skip
 
 
@@ -41,6 +41,11 @@ def account(
         _count(tries, name="try", where=pl.col("kind") == tp.TRY),
         _count(tries, name="repeated", where=pl.col("kind") == tp.REPEATED),
         _count(tries, name="refused", where=became == "refused"),
+        _count(tries, name="cut", where=became == "cut"),
+        _count(
+            tries, name="headless_repeated", where=became.is_null() & pl.col("at_head") & ~pl.col("after_try")
+        ),
+        _count(lives, name="headless", where=pl.col("headless")),
         _count(lives, name="not_present", where=pl.lit(value=True)),
         _count(readies, name="ready", where=~pl.col("broadcast")),
         _count(readies, name="wake_all", where=pl.col("broadcast")),
@@ -54,6 +59,7 @@ def account(
         ),
         _count(delivered, name="delivered", where=pl.col("implied").is_null()),
         _count(acks, name="acks", where=pl.lit(value=True)),
+        _count(lives, name="lost_told", where=(pl.col("outcome") == "lost") & pl.col("ready").is_not_null()),
         *(
             _count(lives, name=name, where=pl.col("outcome").is_in(outcomes))
             for name, outcomes in _OUTCOMES.items()
@@ -88,14 +94,16 @@ def _broken(rec: Recording, row: dict[str, int | None], n_vcpus: int) -> list[st
     n = {c: int(row[c] or 0) for c in _COUNTS}
     allowed = 1 if row["tid"] is not None else n_vcpus
     out = []
-    if rec.has(tp.TRY, tp.REPEATED) and n["try"] != n["not_present"] + n["repeated"] + n["refused"]:
+    # The record may begin and end inside a fault: a try cut off at the end, a not_present whose try is missing.
+    tried = n["try"] - n["cut"] + n["headless"] + n["headless_repeated"]
+    if rec.has(tp.TRY, tp.REPEATED) and tried != n["not_present"] + n["repeated"] + n["refused"]:
         out.append(
             f"try {n['try']} != not_present {n['not_present']} + repeated {n['repeated']} + refused {n['refused']}"
         )
-    answered = n["answered"] + n["left_truncated"] + n["stray"] - n["repaired"]
+    answered = n["answered"] + n["lost_told"] + n["left_truncated"] + n["stray"] - n["repaired"]
     if n["ready"] != answered:
         out.append(
-            f"ready {n['ready']} != answered {n['answered']} + left_truncated {n['left_truncated']} "
+            f"ready {n['ready']} != answered {n['answered'] + n['lost_told']} + left_truncated {n['left_truncated']} "
             f"+ stray {n['stray']} - repaired {n['repaired']}"
         )
     if rec.has(tp.ACCEPT, tp.MSR) and abs(n["delivered"] - n["acks"]) > allowed:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from apftrace.model import accounting, completion, delivery, lives, outcome, phases, strays, vms
+from apftrace.model import accounting, completion, delivery, lives, outcome, phases, strays, unacked, vms
 from apftrace.model import tracepoints as tp
 from apftrace.model.loss import overlaps_blind
 from apftrace.model.recording import Recording
@@ -23,6 +23,7 @@ class Case:
         readies: ready rows with ``answer`` and ``life``.
         delivered: readies that filled the slot, traced or implied, with accept, injection and ACK.
         acks: ACK writes, with the delivery that each one acknowledges.
+        unacked: last deliveries that the guest had every chance to ACK and did not, with ``verdict``.
         completions: completed rows with ``life``.
         threads: vCPU threads with vm, vcpu and final reading.
         stale: how old an open life must be to count as stuck.
@@ -38,6 +39,7 @@ class Case:
     readies: pl.DataFrame
     delivered: pl.DataFrame
     acks: pl.DataFrame
+    unacked: pl.DataFrame
     completions: pl.DataFrame
     threads: pl.DataFrame
     stale: outcome.Staleness
@@ -75,6 +77,8 @@ def correlate(rec: Recording, *, late_after: int | None = None, clock_is_ns: boo
     rows = outcome.with_progress(rec, rows, threads, spans)
     stale = outcome.staleness(rows, clock_is_ns=clock_is_ns)
     rows = outcome.with_outcome(rows, stale)
+    stuck = unacked.unacked(rec, delivered, threads, stale)
+    rows = unacked.with_lost_work(rec, unacked.with_lost_interrupts(rows, stuck), stale)
     late = phases.thresholds(rows, late_after, clock_is_ns=clock_is_ns)
     paired = _with_doubt(rec, strays.classify(rec, rows, paired))
     sums = accounting.account(rec, threads, rows, tries, paired, delivered, acks)
@@ -85,6 +89,7 @@ def correlate(rec: Recording, *, late_after: int | None = None, clock_is_ns: boo
         readies=paired,
         delivered=delivered,
         acks=acks,
+        unacked=stuck,
         completions=done,
         threads=threads,
         stale=stale,

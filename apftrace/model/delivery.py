@@ -51,10 +51,14 @@ def page_ready_vectors(rec: Recording, took: pl.DataFrame) -> frozenset[int]:
     """Return the vectors that mean page-ready here.
 
     Known are 243 and what a guest wrote to MSR_KVM_ASYNC_PF_INT. If none of these ever follows a ready,
-    the vector that does so most of the time is the guest's own choice, made before the trace began.
+    the vector that does so most of the time, and is accepted at no other time, is the guest's own choice,
+    made before the trace began.
     """
     after = took.filter(pl.col("after_ready"))["vec"]
-    if not len(after) or after.is_in(list(rec.vectors)).any():
+    if after.is_in(list(rec.vectors)).any():
+        return rec.vectors
+    after = after.filter(~after.is_in(list(rec.seen_vectors)))
+    if not len(after):
         return rec.vectors
     common = after.value_counts(sort=True).row(0)
     if common[0] >= FIRST_EXTERNAL and common[1] >= 3 and 2 * common[1] >= len(after):
@@ -92,9 +96,17 @@ def deliveries(rec: Recording, paired: pl.DataFrame, lives: pl.DataFrame) -> pl.
         traced = traced.filter(pl.col("vec").is_in(list(known)) | strange)
     else:
         traced = traced.filter(due)
-    columns = ["seq", "tid", "start", "token", "life", "broadcast", "implied", "vec", "accepted"]
+    columns = ["seq", "tid", "start", "token", "life", "broadcast", "implied", "doubted", "vec", "accepted"]
     readings = [c for c in traced.columns if c.startswith("acc_")]
-    traced = traced.with_columns(pl.col("ready").alias("start"), pl.lit(None, pl.String).alias("implied"))
+    # A halt-form ready raises no vector (R10): an accept right after one may belong to a ready that was not
+    # traced. ``doubted`` keeps the life that the order of rows names, in case no other can be meant.
+    halts = pl.col("life").is_in(lives.filter(pl.col("kind_hint") == "halt")["life"].implode()).fill_null(value=False)
+    traced = traced.with_columns(
+        pl.when(halts & pl.col("accepted").is_not_null()).then("accepted").otherwise("ready").alias("start"),
+        pl.when(halts).then(pl.lit("accept")).alias("implied"),
+        pl.when(halts).then("life").alias("doubted"),
+        pl.when(~halts).then("life").alias("life"),
+    )
     vcpu_tids = lives["tid"].unique()
     implied = took.filter(
         ~pl.col("after_ready") & pl.col("vec").is_in(list(known)) & pl.col("tid").is_in(vcpu_tids.implode())
@@ -105,6 +117,7 @@ def deliveries(rec: Recording, paired: pl.DataFrame, lives: pl.DataFrame) -> pl.
         pl.lit(None, pl.Int64).alias("life"),
         pl.lit(value=False).alias("broadcast"),
         pl.lit("accept").alias("implied"),
+        pl.lit(None, pl.Int64).alias("doubted"),
     )
     return pl.concat([traced.select(*columns, *readings), implied.select(*columns, *readings)]).sort("seq")
 
@@ -210,7 +223,7 @@ def assign_implied(delivered: pl.DataFrame, lives: pl.DataFrame) -> pl.DataFrame
     """
     implied = delivered.filter(pl.col("implied").is_not_null())
     if not implied.height:
-        return delivered
+        return delivered.drop("doubted")
     waiting = lives.filter(pl.col("ready").is_null() & (pl.col("kind_hint") != "halt")).select(
         "life", "tid", "token", "not_present", "completed"
     )
@@ -229,12 +242,15 @@ def assign_implied(delivered: pl.DataFrame, lives: pl.DataFrame) -> pl.DataFrame
     meant = pl.DataFrame(
         found, schema={"seq": pl.Int64, "meant": pl.Int64, "meant_token": pl.Int64}, orient="row"
     )
+    doubt_stays = pl.col("doubted").is_not_null() & pl.col("meant").is_null()
     return (
         delivered.join(meant, on="seq", how="left", maintain_order="left")
         .with_columns(
-            pl.coalesce("life", "meant").alias("life"), pl.coalesce("token", "meant_token").alias("token")
+            pl.coalesce("life", "meant", "doubted").alias("life"),
+            pl.coalesce("meant_token", "token").alias("token"),
+            pl.when(~doubt_stays).then("implied").alias("implied"),
         )
-        .drop("meant", "meant_token")
+        .drop("meant", "meant_token", "doubted")
     )
 
 

@@ -11,7 +11,10 @@ import polars as pl
 from apftrace.model import tracepoints as tp
 from apftrace.model.recording import Recording
 
-_READING = ("seq", "entries", "virqs", "ran", "waited", "slept", "blocked")
+_SKEW_NS = 20_000_000
+"""Most that the clocks of two CPUs may disagree: trace clock ``local`` is only roughly in step."""
+
+_READING = ("seq", "entries", "virqs", "hlts", "ran", "waited", "slept", "blocked")
 
 
 def reading(prefix: str) -> list[pl.Expr]:
@@ -58,12 +61,17 @@ def pair(lives: pl.DataFrame, ready_rows: pl.DataFrame) -> pl.DataFrame:
     or ``broadcast``.
     """
     on_key = ["tid", "token", "gva"]
-    matched = ready_rows.filter(~pl.col("broadcast")).join_asof(
-        lives.select("life", *on_key).with_columns(pl.col("life").alias("seq")),
-        on="seq",
-        by=on_key,
-        strategy="backward",
-        check_sortedness=False,
+    # By time, not by row: under a coarse clock both may carry one stamp on two CPUs, in either row order.
+    matched = (
+        ready_rows.filter(~pl.col("broadcast"))
+        .sort("ready", "seq")
+        .join_asof(
+            lives.select("life", *on_key, pl.col("not_present").alias("ready")).sort("ready", "life"),
+            on="ready",
+            by=on_key,
+            strategy="backward",
+            check_sortedness=False,
+        )
     )
     matched = matched.with_columns(
         pl.when(pl.col("life").is_null())
@@ -81,31 +89,43 @@ def pair(lives: pl.DataFrame, ready_rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def _retagged(lives: pl.DataFrame, paired: pl.DataFrame) -> pl.DataFrame:
-    strays = paired.filter(pl.col("answer") == "none")
-    if not strays.height:
-        return paired
-    answered = paired.filter(pl.col("answer") == "first")["life"]
-    open_lives = lives.filter(~pl.col("life").is_in(answered.implode()))
-    found = (
-        strays.select("seq", "tid", "gva")
-        .join_asof(
-            open_lives.select("life", "tid", "gva", pl.col("life").alias("seq")),
-            on="seq",
-            by=["tid", "gva"],
-            strategy="backward",
-            check_sortedness=False,
+    """Give a ready without a not_present the open life that it can only mean.
+
+    First the one of its own token that begins just after it: two CPUs' clocks disagree by so much. Then
+    the one of its page before it, under another token.
+    """
+    for key, strategy, tolerance, answer in (
+        (["tid", "token", "gva"], "forward", _SKEW_NS, "first"),
+        (["tid", "gva"], "backward", None, "retagged"),
+    ):
+        strays = paired.filter(pl.col("answer") == "none")
+        if not strays.height:
+            break
+        taken = paired.filter(pl.col("answer").is_in(["first", "retagged"]))["life"]
+        open_lives = lives.filter(~pl.col("life").is_in(taken.implode()))
+        found = (
+            strays.select("seq", "ready", *key)
+            .sort("ready")
+            .join_asof(
+                open_lives.select("life", *key, pl.col("not_present").alias("ready")).sort("ready"),
+                on="ready",
+                by=key,
+                strategy=strategy,  # type: ignore[arg-type]
+                tolerance=tolerance,
+                check_sortedness=False,
+            )
+            .filter(pl.col("life").is_not_null() & pl.col("life").is_first_distinct())
+            .select("seq", pl.col("life").alias("other"))
         )
-        .filter(pl.col("life").is_not_null() & pl.col("life").is_first_distinct())
-        .select("seq", pl.col("life").alias("other"))
-    )
-    return (
-        paired.join(found, on="seq", how="left", maintain_order="left")
-        .with_columns(
-            pl.coalesce("life", "other").alias("life"),
-            pl.when(pl.col("other").is_not_null()).then(pl.lit("retagged")).otherwise("answer").alias("answer"),
+        paired = (
+            paired.join(found, on="seq", how="left", maintain_order="left")
+            .with_columns(
+                pl.coalesce("life", "other").alias("life"),
+                pl.when(pl.col("other").is_not_null()).then(pl.lit(answer)).otherwise("answer").alias("answer"),
+            )
+            .drop("other")
         )
-        .drop("other")
-    )
+    return paired
 
 
 def with_ready(lives: pl.DataFrame, paired: pl.DataFrame) -> pl.DataFrame:
@@ -120,12 +140,20 @@ def with_try(rec: Recording, lives: pl.DataFrame) -> tuple[pl.DataFrame, pl.Data
     """Tie every try to what came of it (R1: same thread, nothing of this vCPU between).
 
     Returns:
-        The lives with ``try`` and ``gfn``; and the try and repeated rows with ``became``: ``not_present``,
-        ``repeated`` or ``refused`` for a try, null for a repeated, with columns seq ts tid gva gfn kind.
+        The lives with ``try``, ``gfn`` and ``headless`` (the record began after their try); and the try and
+        repeated rows with ``became``: ``not_present``, ``repeated``, ``refused`` or ``cut`` (the record ends
+        there) for a try, null for a repeated, with columns seq ts tid gva gfn kind after_try at_head.
     """
-    rows = rec.kind(tp.TRY, tp.NOT_PRESENT, tp.REPEATED).with_columns(
-        pl.when(pl.col("kind") == tp.NOT_PRESENT).then("b").otherwise("a").alias("gva"),
-        pl.col("kind").shift(-1).over("tid").alias("next_kind"),
+    rows = (
+        rec.kind(tp.TRY, tp.NOT_PRESENT, tp.REPEATED)
+        .join(rec.threads.select("tid", pl.col("entries").alias("entries_at_end")), on="tid", how="left", maintain_order="left")
+        .with_columns(
+            pl.when(pl.col("kind") == tp.NOT_PRESENT).then("b").otherwise("a").alias("gva"),
+            pl.col("kind").shift(-1).over("tid").alias("next_kind"),
+            # The record may begin or end in the middle of a fault: no exit before it, no entry after it.
+            ((pl.col("exit_ts") < rec.first_ns) & pl.col("seq").is_first_distinct().over("tid")).alias("at_head"),
+            (pl.col("entries") == pl.col("entries_at_end")).alias("at_tail"),
+        )
     )
     rows = rows.with_columns(
         (pl.col("gva").shift(-1).over("tid") == pl.col("gva")).fill_null(value=False).alias("same_next"),
@@ -137,14 +165,19 @@ def with_try(rec: Recording, lives: pl.DataFrame) -> tuple[pl.DataFrame, pl.Data
         pl.col("b").shift(1).over("tid").alias("prev_gfn"),
     )  # fmt: skip
     tries = rows.filter(pl.col("kind") != tp.NOT_PRESENT).select(
-        "seq", "ts", "tid", "gva", pl.col("b").alias("gfn"), "kind", "after_try",
+        "seq", "ts", "tid", "gva", pl.col("b").alias("gfn"), "kind", "after_try", "at_head",
         pl.when(pl.col("kind") == tp.REPEATED).then(None)
         .when(pl.col("same_next") & (pl.col("next_kind") == tp.NOT_PRESENT)).then(pl.lit("not_present"))
         .when(pl.col("same_next") & (pl.col("next_kind") == tp.REPEATED)).then(pl.lit("repeated"))
+        .when(pl.col("next_kind").is_null() & pl.col("at_tail")).then(pl.lit("cut"))
         .otherwise(pl.lit("refused")).alias("became"),
     )  # fmt: skip
-    of_life = rows.filter((pl.col("kind") == tp.NOT_PRESENT) & pl.col("after_try")).select(
-        pl.col("seq").alias("life"), pl.col("prev_ts").alias("try"), pl.col("prev_gfn").alias("gfn")
+    tried = pl.col("after_try")
+    of_life = rows.filter(pl.col("kind") == tp.NOT_PRESENT).select(
+        pl.col("seq").alias("life"),
+        pl.when(tried).then("prev_ts").alias("try"),
+        pl.when(tried).then("prev_gfn").alias("gfn"),
+        (~tried & pl.col("at_head")).alias("headless"),
     )
     lives = lives.join(of_life, on="life", how="left", maintain_order="left")
     # Without a try the frame is the page of gva: true under EPT and NPT, where gva is a guest physical address.

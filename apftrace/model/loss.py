@@ -65,7 +65,7 @@ def overlaps_blind(rec: Recording, frame: pl.DataFrame, start: str, stop: str, n
     return frame.with_columns(pl.concat(parts).sort("_row")[name])
 
 
-def blind_before(rec: Recording, tid: int, instant: int) -> bool:
-    """Say whether a CPU of thread ``tid`` was blind at any time up to ``instant``."""
+def blind_within(rec: Recording, tid: int, start: int, stop: int) -> bool:
+    """Say whether a CPU of thread ``tid`` was blind at any time in [start, stop]."""
     spans = blind_spans(rec.losses, rec.cpus_of.get(tid, frozenset()))
-    return any(start <= instant for start, _ in spans)
+    return any(begin <= stop and end >= start for begin, end in spans)

@@ -88,6 +88,7 @@ def with_clears(rec: Recording, lives: pl.DataFrame, threads: pl.DataFrame) -> p
         .then(pl.lit("async page faults disabled by the guest"))
         .otherwise(pl.lit("async page faults enabled anew: reset, resume or restore"))
         .alias("cleared_by"),
+        pl.col("entries").alias("cleared_entries"),
     )
     lives = _next_on_thread(lives, events)
     alls = rec.kind(tp.READY).filter(pl.col("a") == tp.BROADCAST).select("seq", "tid", pl.col("ts").alias("woken_all"))
@@ -130,7 +131,11 @@ def with_progress(
             threads.select("tid", "entries", pl.col("entry_ts").alias("last_run")), on="tid", how="left",
             maintain_order="left",
         ).with_columns(
-            (pl.col("entries") - pl.coalesce("comp_entries", "np_entries")).alias("entries_after")
+            # What the vCPU did after its queue was cleared says nothing of the life.
+            (pl.coalesce("cleared_entries", "entries") - pl.coalesce("comp_entries", "np_entries")).alias(
+                "entries_after"
+            ),
+            pl.min_horizontal("last_run", "cleared").alias("last_run"),
         )  # fmt: skip
     else:
         lives = _by_own_events(rec, lives)
@@ -176,14 +181,14 @@ def with_outcome(lives: pl.DataFrame, stale: Staleness) -> pl.DataFrame:
     return lives.with_columns(
         pl.when(pl.col("ready").is_not_null() | pl.col("repaired").is_not_null())
         .then(pl.lit("answered"))
+        .when(done & stuck & ~pl.col("tainted"))
+        .then(pl.lit("lost"))
         .when(pl.col("cleared").is_not_null())
         .then(pl.lit("cancelled"))
         .when(pl.col("woken_all").is_not_null())
         .then(pl.lit("woken_by_all"))
         .when(pl.col("tainted"))
         .then(pl.lit("undecided"))
-        .when(done & stuck)
-        .then(pl.lit("lost"))
         .otherwise(pl.lit("in_flight"))
         .alias("outcome")
     ).with_columns(

@@ -21,7 +21,7 @@ def with_readings(rec: Recording, lives: pl.DataFrame) -> pl.DataFrame:
         pl.col("tid"),
         pl.col("a").alias("gva"),
         pl.col("ts").alias("completed"),
-        *(pl.col(c).alias(f"comp_{c}") for c in ("entries", "virqs", "ran", "waited", "slept", "blocked")),
+        *(pl.col(c).alias(f"comp_{c}") for c in ("entries", "virqs", "hlts", "ran", "waited", "slept", "blocked")),
     )
     at_done = at_done.unique(["tid", "gva", "completed"], keep="first", maintain_order=True)
     lives = lives.join(at_done, on=["tid", "gva", "completed"], how="left", maintain_order="left")

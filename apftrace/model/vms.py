@@ -45,9 +45,9 @@ def _vm_names(rec: Recording, threads: pl.DataFrame, lives: pl.DataFrame) -> pl.
         if tid in rec.guests:
             names.append(rec.guests[tid])
         elif tgid is not None:
-            names.append(f"pid {tgid}")
+            names.append(f"pid-{tgid}")
         else:
-            names.append(f"vm of tid {group[tid]}")
+            names.append(f"vm-{group[tid]}")
     return pl.Series("vm", names, pl.String)
 
 

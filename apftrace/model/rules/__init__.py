@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from apftrace.model.rules import faulting, late, lost, readies, record, tokens
+from apftrace.model.rules import delivery, faulting, guest, late, lost, pages, readies, record, tokens
 from apftrace.model.rules.base import Rule
 
 CATALOGUE: tuple[Rule, ...] = (
     *lost.RULES,
+    *delivery.RULES,
     *readies.RULES,
     *tokens.RULES,
     *late.RULES,
     *faulting.RULES,
+    *pages.RULES,
+    *guest.RULES,
     *record.RULES,
 )
 """Every rule; ids are unique and stable."""

@@ -21,6 +21,10 @@ _LABEL = {
     "p4": "the guest took the interrupt late",
     "p5": "the guest's handler was slow to ACK",
 }
+_ASLEEP = {
+    "slept": "vCPU halted or asleep in the host",
+    "blocked": "vCPU in uninterruptible sleep in the host (a synchronous page-in, a lock)",
+}
 IRQS_OFF = "guest interrupts off"
 
 
@@ -49,7 +53,7 @@ def _late_wakeup(case: Case) -> Iterable[Finding]:
             message=(
                 f"token {hexed(life['token'])}: {_LABEL[phase]}, "  # type: ignore[arg-type]
                 f"{duration(case, life[phase])} in {phase.upper()}"  # type: ignore[arg-type]
-                f" (late after {duration(case, case.late_after[phase])}): {cause}"
+                f" (late after {duration(case, case.late_after[phase])})"
             ),
             ruled_out=["lost: it was answered"],
             not_ruled_out=_unsettled(case, phase),
@@ -116,8 +120,8 @@ def _cause_of_p3(case: Case, life: Row, by_life: dict[object, Row]) -> tuple[str
     top = _main(did)
     if top == "waited":
         return f"vCPU not scheduled: runnable but not on a CPU for {duration(case, did['waited'])}", LIKELY, None
-    if top in ("slept", "blocked"):
-        return f"vCPU asleep in the host for {duration(case, did[top])}", LIKELY, None
+    if top in _ASLEEP:
+        return f"{_ASLEEP[top]} for {duration(case, did[top])}", LIKELY, None
     if top == "ran":
         return "vCPU on a CPU, ready not handed over", POSSIBLE, None
     return "unknown (record sched:sched_switch)", POSSIBLE, None
@@ -136,8 +140,8 @@ def _cause_of_p4(case: Case, life: Row) -> tuple[str, str]:
     top = _main(did)
     if top == "waited":
         return f"vCPU not scheduled: runnable but not on a CPU for {duration(case, did['waited'])}", LIKELY
-    if top in ("slept", "blocked"):
-        return f"vCPU asleep in the host for {duration(case, did[top])}", LIKELY
+    if top in _ASLEEP:
+        return f"{_ASLEEP[top]} for {duration(case, did[top])}", LIKELY
     entered = int(life["inj_entries"] or 0) - int(life["acc_entries"] or 0)  # type: ignore[call-overload]
     if top == "ran" or entered > 1:
         return IRQS_OFF, LIKELY
@@ -149,8 +153,8 @@ def _cause_of_p5(case: Case, life: Row) -> tuple[str, str]:
     top = _main(did)
     if top == "waited":
         return f"vCPU not scheduled: runnable but not on a CPU for {duration(case, did['waited'])}", LIKELY
-    if top in ("slept", "blocked"):
-        return f"vCPU asleep in the host for {duration(case, did[top])}", LIKELY
+    if top in _ASLEEP:
+        return f"{_ASLEEP[top]} for {duration(case, did[top])}", LIKELY
     return "slow guest handler", POSSIBLE
 
 

@@ -1,0 +1,138 @@
+"""What the guest set up: async page faults disabled, asked for in kernel mode, spoken the old way; spinning."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import polars as pl
+
+from apftrace.model import tracepoints as tp
+from apftrace.model.correlate import Case
+from apftrace.model.rules.base import INFO, LIKELY, PROVED, WARNING, Finding, Rule, duration, hexed, rows
+
+SPIN_PER_S = 100_000
+SPIN_EXITS = 1000
+
+
+def _enables(case: Case) -> pl.DataFrame:
+    return case.rec.kind(tp.MSR).filter((pl.col("a") == 1) & (pl.col("b") == tp.MSR_EN))
+
+
+def _of_write(row: dict[str, object], **stated: object) -> Finding:
+    finding: Finding = {"tid": row["tid"], "ts": row["ts"], "end": row["ts"], "seqs": [row["seq"]], **stated}  # type: ignore[typeddict-item]
+    return finding
+
+
+def _apf_disabled(case: Case) -> Iterable[Finding]:
+    for row in rows(_enables(case).filter(pl.col("c") & tp.EN_ENABLED == 0)):
+        dropped = case.lives.filter((pl.col("tid") == row["tid"]) & (pl.col("cleared") == row["ts"]) & (pl.col("outcome") == "cancelled"))
+        yield _of_write(
+            row,
+            severity=INFO,
+            confidence=PROVED,
+            message="the guest disabled async page faults on this vCPU"
+            + (f"; {dropped.height} open lives were cancelled" if dropped.height else ""),
+            cause="CPU offline, suspend, kexec or reboot",
+        )
+
+
+def _send_always(case: Case) -> Iterable[Finding]:
+    for row in rows(_enables(case).filter((pl.col("c") & tp.EN_ENABLED != 0) & (pl.col("c") & tp.EN_SEND_ALWAYS != 0))):
+        yield _of_write(
+            row,
+            severity=WARNING,
+            confidence=PROVED,
+            message=f"the guest asked for async page faults in kernel mode too: EN = {hexed(row['c'])}",  # type: ignore[arg-type]
+            cause="bit 1 (SEND_ALWAYS); Linux guests since 5.8 never set it",
+        )
+
+
+def _legacy_protocol(case: Case) -> Iterable[Finding]:
+    old = _enables(case).filter((pl.col("c") & tp.EN_ENABLED != 0) & (pl.col("c") & tp.EN_DELIVERY_AS_INT == 0))
+    for row in rows(old):
+        yield _of_write(
+            row,
+            severity=INFO,
+            confidence=PROVED,
+            message=f"the guest enabled async page faults without interrupt delivery: EN = {hexed(row['c'])}",  # type: ignore[arg-type]
+            cause="guest before 5.9, or host before 5.8",
+        )
+    if old.height or _enables(case).height or case.delivered.height or not case.rec.has(tp.ACCEPT, tp.INJ_EXCEPTION):
+        return
+    told = case.lives.filter(pl.col("kind") == "pv")
+    if told.height:
+        yield {
+            "severity": INFO,
+            "confidence": LIKELY,
+            "ts": told["not_present"][0],
+            "end": told["not_present"][-1],
+            "message": f"{told.height} not_present were injected and no page-ready interrupt was ever accepted",
+            "cause": "page-ready comes as #PF: host before 5.8",
+            "seqs": [told["life"][0]],
+        }
+
+
+def _vcpu_spin(case: Case) -> Iterable[Finding]:
+    waits = case.lives.join(case.threads.select("tid", pl.col("hlts").alias("hlts_end")), on="tid", how="left")
+    waits = waits.with_columns(
+        (pl.coalesce("ready_hlts", "hlts_end") - pl.col("comp_hlts")).alias("halts"),
+        (pl.coalesce("ready", "last_run") - pl.col("completed")).alias("span"),
+    ).filter((pl.col("halts") >= SPIN_EXITS) & (pl.col("halts") * 1_000_000_000 > pl.col("span") * SPIN_PER_S))
+    for life in rows(waits.sort("halts", descending=True).unique("tid", keep="first", maintain_order=True)):
+        yield {
+            "severity": WARNING,
+            "confidence": LIKELY,
+            "tid": life["tid"],
+            "token": life["token"],
+            "gva": life["gva"],
+            "ts": life["completed"],
+            "end": life["ready"] if life["ready"] is not None else life["end"],
+            "message": f"vCPU spins: {life['halts']} hlt exits in {duration(case, life['span'])} while token "  # type: ignore[arg-type]
+            f"{hexed(life['token'])} is completed and not handed over",  # type: ignore[arg-type]
+            "cause": "a completed life makes HLT return at once",
+            "seqs": [life["life"], life["completed_seq"], life["ready_seq"]],
+            "not_ruled_out": ["HLT passed through to the guest", "halt polling: see kvm:kvm_vcpu_wakeup"],
+        }  # type: ignore[typeddict-item]
+
+
+APF_DISABLED = Rule(
+    id="apf-disabled",
+    title="Async page faults disabled",
+    means="From here on the vCPU itself waits for pages; faults that were open get no ready.",
+    shown_by="kvm_msr write 4b564d02 with bit 0 clear.",
+    look_alikes="CPU hotplug, suspend, kexec, reboot: all legal.",
+    needs=(tp.MSR,),
+    find=_apf_disabled,
+)
+SEND_ALWAYS = Rule(
+    id="send-always",
+    title="Kernel-mode faults asked for",
+    means="An async #PF may hit the guest where it cannot sleep; guests since 5.8 panic on it.",
+    shown_by="kvm_msr write 4b564d02 with bits 0 and 1 set.",
+    look_alikes="-",
+    needs=(tp.MSR,),
+    bugs=("3a7c8fafd1b4: x86/kvm: Restrict ASYNC_PF to user space",),
+    find=_send_always,
+)
+LEGACY = Rule(
+    id="legacy-protocol",
+    title="Legacy protocol",
+    means="Page-ready comes as #PF with a reason word; a host since 5.8 delivers nothing to such a guest.",
+    shown_by="EN written with bit 0 and without bit 3; or not_present injected, and no vector accepted after ready.",
+    look_alikes="A trace without kvm_apic_accept_irq.",
+    needs=(tp.MSR,),
+    helps=(tp.INJ_EXCEPTION, tp.ACCEPT),
+    find=_legacy_protocol,
+)
+VCPU_SPIN = Rule(
+    id="vcpu-spin",
+    title="vCPU spins on HLT",
+    means="The vCPU burns a whole host CPU while it has nothing to run.",
+    shown_by=f"More than {SPIN_PER_S} hlt exits a second while a completed life waits.",
+    look_alikes="Halt polling; HLT exits disabled.",
+    needs=(tp.EXIT, tp.COMPLETED, tp.NOT_PRESENT),
+    bugs=("2f15d027c05f: KVM: x86: Properly handle APF vs disabled LAPIC situation",),
+    find=_vcpu_spin,
+)
+
+RULES = (APF_DISABLED, SEND_ALWAYS, LEGACY, VCPU_SPIN)

@@ -1,0 +1,148 @@
+"""Pages that do not stay, or cannot be had: refault-loop, page-malfunction, fatal-fault."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import polars as pl
+
+from apftrace.model import tracepoints as tp
+from apftrace.model.correlate import Case
+from apftrace.model.rules.base import ERROR, INFO, LIKELY, PROVED, WARNING, Finding, Rule, about, hexed, rows
+
+LOOP_LIVES = 3
+AT_ONCE_NS = 10_000_000
+
+_SIGBUS = 7
+_BUS_MCEERR_AR = 4
+_EFAULT = -14
+
+
+def _refault_loop(case: Case) -> Iterable[Finding]:
+    quick = min(AT_ONCE_NS, case.late_after["p12"]) if case.clock_is_ns else case.late_after["p12"]
+    lives = case.lives.sort("tid", "gfn", "life").with_columns(
+        (
+            (pl.col("not_present") - pl.col("ready").shift(1).over("tid", "gfn") <= quick)
+            & (pl.col("p12").shift(1).over("tid", "gfn") <= quick)
+        )
+        .fill_null(value=False)
+        .alias("again")
+    )
+    lives = lives.with_columns((~pl.col("again")).cum_sum().over("tid", "gfn").alias("run"))
+    loops = lives.group_by("tid", "gfn", "run", maintain_order=True).agg(
+        pl.len().alias("n"),
+        pl.first("life", "token", "gva", "not_present", "completed_seq", "ready_seq", "acc_seq", "inj_seq", "ack_seq"),
+        pl.last("end"),
+    )
+    for loop in rows(loops.filter(pl.col("n") >= LOOP_LIVES).sort("life")):
+        yield about(
+            loop,
+            severity=WARNING,
+            confidence=LIKELY,
+            cause="the page cannot be had, or is taken away again at once",
+            message=f"{loop['n']} async page faults in a row on gfn {hexed(loop['gfn'])}, each right after the "  # type: ignore[arg-type]
+            "ready of the one before",
+            not_ruled_out=[
+                "memory thrash: record kvm:kvm_unmap_hva_range",
+                "get_user_pages_remote failing: record a kretprobe on it",
+            ],
+        )
+
+
+def _page_malfunction(case: Case) -> Iterable[Finding]:
+    vcpu_tids = case.threads["tid"].to_list()
+    for row in rows(case.rec.kind(tp.SIGNAL).filter((pl.col("a") == _SIGBUS) & (pl.col("b") == _BUS_MCEERR_AR))):
+        if row["c"] in vcpu_tids:
+            yield {
+                "severity": ERROR,
+                "confidence": PROVED,
+                "tid": int(row["c"]),  # type: ignore[call-overload]
+                "ts": row["ts"],
+                "end": row["ts"],
+                "cause": "the vCPU touched a poisoned page",
+                "message": "SIGBUS with BUS_MCEERR_AR to the vCPU thread",
+                "seqs": [row["seq"]],
+                "ruled_out": ["an action-optional signal (code 5), which goes to the VMM"],
+            }  # type: ignore[typeddict-item]
+    for row in rows(case.rec.kind(tp.MEMORY_FAILURE)):
+        yield {
+            "severity": WARNING,
+            "confidence": PROVED,
+            "ts": row["ts"],
+            "end": row["ts"],
+            "cause": "hardware memory error, or one injected for a test",
+            "message": f"memory failure on host pfn {hexed(row['a'])}",  # type: ignore[arg-type]
+            "seqs": [row["seq"]],
+            "not_ruled_out": ["a page of no guest"],
+        }  # type: ignore[typeddict-item]
+    for row in rows(case.rec.kind(tp.INJ_EXCEPTION).filter(pl.col("a") == tp.MC_VECTOR)):
+        yield {
+            "severity": WARNING,
+            "confidence": PROVED,
+            "tid": row["tid"],
+            "ts": row["ts"],
+            "end": row["ts"],
+            "cause": "the VMM reports a memory error to its guest",
+            "message": "machine check injected into the guest",
+            "seqs": [row["seq"]],
+        }  # type: ignore[typeddict-item]
+
+
+def _fatal_fault(case: Case) -> Iterable[Finding]:
+    out = case.rec.kind(tp.PAGE_FAULT, tp.USERSPACE_EXIT).with_columns(
+        pl.col("kind").shift(1).over("tid").alias("before"),
+        pl.col("seq").shift(1).over("tid").alias("fault_seq"),
+        pl.col("a").shift(1).over("tid").alias("address"),
+    )
+    for row in rows(out.filter((pl.col("kind") == tp.USERSPACE_EXIT) & (pl.col("b") == _EFAULT))):
+        refault = row["before"] == tp.PAGE_FAULT
+        yield {
+            "severity": ERROR,
+            "confidence": PROVED if refault else LIKELY,
+            "tid": row["tid"],
+            "gva": row["address"] if refault else None,
+            "ts": row["ts"],
+            "end": row["ts"],
+            "cause": "KVM cannot map the page (-EFAULT)",
+            "message": "KVM_RUN ends with errno -14"
+            + (" right after a fault on a page whose ready came before" if refault else ""),
+            "seqs": [row["fault_seq"] if refault else None, row["seq"]],
+            "not_ruled_out": [] if refault else ["an MMIO or read-only memslot exit"],
+        }  # type: ignore[typeddict-item]
+
+
+REFAULT_LOOP = Rule(
+    id="refault-loop",
+    title="Faults on one page in a loop",
+    means="The task makes no progress: each retry faults again.",
+    shown_by=f"{LOOP_LIVES} or more lives of one gfn in a row on a vCPU, fast ones, each begun at once after the "
+    "ready of the one before.",
+    look_alikes="Memory thrash, where the page is reclaimed between the lives; that takes longer.",
+    needs=(tp.NOT_PRESENT, tp.READY, tp.COMPLETED),
+    helps=(tp.PAGE_FAULT, tp.TRY),
+    bugs=("GUP errors are ignored: a truncated file behind the page faults for ever (KVM_FEATURE_ASYNC_PF_ERROR, 2020)",),
+    find=_refault_loop,
+)
+PAGE_MALFUNCTION = Rule(
+    id="page-malfunction",
+    title="Page malfunction",
+    means="The page is poisoned: the guest gets a machine check instead of its data.",
+    shown_by="signal_generate sig 7 code 4 to a vCPU thread, memory_failure_event, or an injected #MC.",
+    look_alikes="SIGBUS inside the guest; code 5, which is advisory.",
+    needs=(),
+    helps=(tp.SIGNAL, tp.MEMORY_FAILURE, tp.INJ_EXCEPTION),
+    remedy="The host's memory: mce:mce_record, edac.",
+    find=_page_malfunction,
+)
+FATAL_FAULT = Rule(
+    id="fatal-fault",
+    title="Fault that ends the VM",
+    means="The VMM sees KVM_RUN fail and stops the guest.",
+    shown_by="kvm_userspace_exit with errno -14, right after a fault on a page that was reported ready.",
+    look_alikes="MMIO and read-only memslot exits.",
+    needs=(tp.USERSPACE_EXIT,),
+    helps=(tp.PAGE_FAULT,),
+    find=_fatal_fault,
+)
+
+RULES = (REFAULT_LOOP, PAGE_MALFUNCTION, FATAL_FAULT)

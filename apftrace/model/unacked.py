@@ -1,0 +1,102 @@
+"""Deliveries that the guest never acknowledged: the interrupt was lost, or the handler did not finish.
+
+Only the last delivery of a vCPU can be meant, because a later one proves that the earlier was ACKed
+(R11). It must have had its chances: many entries into the guest, for far longer than lives take, with
+interrupts taken meanwhile, and no record lost on the vCPU's CPUs.
+"""
+
+from __future__ import annotations
+
+import polars as pl
+
+from apftrace.model import tracepoints as tp
+from apftrace.model.loss import overlaps_blind
+from apftrace.model.outcome import MIN_ENTRIES, Staleness
+from apftrace.model.recording import Recording
+
+
+def unacked(rec: Recording, delivered: pl.DataFrame, threads: pl.DataFrame, stale: Staleness) -> pl.DataFrame:
+    """Return the stuck deliveries with ``verdict``: ``lost-interrupt`` or ``missing-ack``.
+
+    ``entries_after`` and ``virqs_after`` count entries and injected interrupts since the delivery, and
+    ``progress`` is the time from it to the vCPU's last entry.
+    """
+    last = (
+        delivered.filter(pl.col("seq") == pl.col("seq").max().over("tid"))
+        .filter(pl.col("acked").is_null())
+        .join(
+            threads.select("tid", "vm", "vcpu", "entries", "virqs", "gone", pl.col("entry_ts").alias("last_run")),
+            on="tid",
+            how="left",
+            maintain_order="left",
+        )
+        .with_columns(
+            (pl.col("entries") - pl.col("acc_entries")).alias("entries_after"),
+            (pl.col("virqs") - pl.coalesce("inj_virqs", "acc_virqs")).alias("virqs_after"),
+            (pl.col("last_run") - pl.col("start")).alias("progress"),
+        )
+    )
+    if not rec.has(tp.MSR, tp.ENTRY):
+        last = last.clear()
+    last = overlaps_blind(rec, last, "start", "last_run", "blind")
+    cleared = rec.kind(tp.MSR).filter((pl.col("a") == 1) & (pl.col("b") == tp.MSR_EN)).select("seq", "tid")
+    ended = last.select("seq", "tid").join_asof(
+        cleared.with_columns(pl.col("seq").alias("cleared_seq")),
+        on="seq",
+        by="tid",
+        strategy="forward",
+        allow_exact_matches=False,
+        check_sortedness=False,
+    )["cleared_seq"]
+    stuck = last.with_columns(ended.alias("cleared_seq")).filter(
+        ~pl.col("blind")
+        & ~pl.col("broadcast")
+        & pl.col("cleared_seq").is_null()
+        & (pl.col("entries_after") >= MIN_ENTRIES)
+        & (pl.col("progress") > stale.age)
+    )
+    # Where posted interrupts bypass injection (APICv, AVIC) no kvm_inj_virq is due, and only the ACK counts.
+    injects = rec.has(tp.INJ_VIRQ) and delivered["injected"].count() > 0
+    took_others = pl.col("virqs_after") > 0
+    return stuck.with_columns(
+        pl.when(pl.col("injected").is_not_null())
+        .then(pl.lit("missing-ack"))
+        .when(pl.lit(injects) & took_others)
+        .then(pl.lit("lost-interrupt"))
+        .when(pl.lit(not injects))
+        .then(pl.lit("missing-ack"))
+        .alias("verdict")
+    ).filter(pl.col("verdict").is_not_null())
+
+
+def with_lost_interrupts(lives: pl.DataFrame, stuck: pl.DataFrame) -> pl.DataFrame:
+    """Turn the outcome of lives whose interrupt was lost into ``lost``."""
+    hit = pl.col("life").is_in(stuck.filter(pl.col("verdict") == "lost-interrupt")["life"].drop_nulls().implode())
+    return lives.with_columns(
+        pl.when(hit).then(pl.lit("lost")).otherwise("outcome").alias("outcome"),
+        pl.when(hit).then(pl.lit("lost-interrupt")).otherwise("lost_rule").alias("lost_rule"),
+    )
+
+
+def with_lost_work(rec: Recording, lives: pl.DataFrame, stale: Staleness) -> pl.DataFrame:
+    """Turn lives whose work item never started into ``lost``, when items queued after it did start.
+
+    Three later items of the same CPU must have started, and the life must be stuck by age: a starved pool
+    starts nothing at all.
+    """
+    if not rec.has(tp.QUEUE_WORK, tp.EXECUTE_START) or not lives.height:
+        return lives
+    began = pl.col("started").is_not_null().cast(pl.Int64)
+    lives = lives.with_columns((began.reverse().cum_sum().reverse() - began).over("cpu").alias("started_later"))
+    hit = (
+        (pl.col("outcome") == "in_flight")
+        & pl.col("queued").is_not_null()
+        & pl.col("started").is_null()
+        & pl.col("completed").is_null()
+        & (pl.col("started_later") >= 3)
+        & (rec.last_ns - pl.col("not_present") > stale.age)
+    )
+    return lives.with_columns(
+        pl.when(hit).then(pl.lit("lost")).otherwise("outcome").alias("outcome"),
+        pl.when(hit).then(pl.lit("lost-work")).otherwise("lost_rule").alias("lost_rule"),
+    ).drop("started_later")
