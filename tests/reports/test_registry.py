@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import stat
+from pathlib import Path
 
 import pytest
 
@@ -77,7 +78,7 @@ def test_saving_replaces_whole_files_and_leaves_nothing_else(tmp_path):
     target.write_text("old")
     save(b"new", target)
     assert target.read_bytes() == b"new"
-    assert os.listdir(tmp_path) == ["r.txt"]
+    assert list(tmp_path.iterdir()) == [target]
     assert stat.S_IMODE(target.stat().st_mode) & 0o600 == 0o600
 
 
@@ -92,7 +93,7 @@ def test_a_failed_write_keeps_the_old_file(tmp_path, monkeypatch):
     with pytest.raises(ReportError, match="No space left on device"):
         save(b"new", target)
     assert target.read_text() == "old"
-    assert os.listdir(tmp_path) == ["r.txt"]
+    assert list(tmp_path.iterdir()) == [target]
 
 
 def test_a_folder_that_is_missing_is_one_line(tmp_path):
@@ -107,4 +108,4 @@ def test_a_dash_is_standard_output(capfdbinary):
 
 def test_a_device_is_written_not_replaced():
     save(b"x", os.devnull)
-    assert stat.S_ISCHR(os.stat(os.devnull).st_mode)
+    assert stat.S_ISCHR(Path(os.devnull).stat().st_mode)

@@ -1,0 +1,77 @@
+"""The page in a real browser: charts are drawn, nothing is refused, nothing overflows."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from typing import TYPE_CHECKING
+
+import pytest
+
+from apftrace_reports.registry import by_name
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+FRAME = """<!DOCTYPE html>
+<iframe id="page" src="page.html" style="border:0;width:{width}px;height:4000px"></iframe>
+<script>
+const frame = document.getElementById("page");
+const look = () => {{
+  const inside = frame.contentDocument;
+  const drawn = inside.documentElement.dataset.charts || !inside.querySelector("[data-chart]");
+  if (!drawn) return setTimeout(look, 50);
+  const root = inside.documentElement;
+  document.title = root.scrollWidth > root.clientWidth ? "too wide: " + root.scrollWidth : "fits";
+}};
+frame.onload = look;
+</script>"""
+
+
+def browse(page: Path, profile: Path) -> tuple[str, list[str]]:
+    """Return the page as it is after its scripts ran, and what the console says."""
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    assert chromium, "the page can only be tested with chromium on the PATH"
+    ran = subprocess.run(
+        [
+            chromium, "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking",
+            "--disable-sync", "--no-first-run", "--allow-file-access-from-files", "--enable-logging=stderr",
+            f"--user-data-dir={profile}", "--virtual-time-budget=20000", "--window-size=1280,2000",
+            "--dump-dom", page.as_uri(),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )  # fmt: skip
+    return ran.stdout, [line for line in ran.stderr.splitlines() if "CONSOLE" in line]
+
+
+@pytest.mark.parametrize(("name", "charts"), [("single", 1), ("rich", 5), ("hostile", 5), ("many", 4)])
+def test_every_chart_is_drawn_without_a_complaint(built, tmp_path, name, charts):
+    page = tmp_path / "page.html"
+    by_name("html").write(built[name], page)
+    dom, console = browse(page, tmp_path / "profile")
+    assert console == []
+    assert re.search(r'data-charts="([^"]*)"', dom).group(1) == f"{charts}/{charts}"
+    assert len(re.findall('<svg [^>]*class="marks"', dom)) == charts
+
+
+def test_a_script_that_a_trace_brings_along_is_refused(built, tmp_path):
+    # The policy itself: even if escaping failed, the script would not run.
+    page = tmp_path / "page.html"
+    text = by_name("html").render(built["rich"]).decode()
+    page.write_text(text.replace("<main>", "<main><script>document.title = 'owned'</script>", 1), "utf-8")
+    dom, console = browse(page, tmp_path / "profile")
+    assert "<title>owned</title>" not in dom
+    assert any("Content Security Policy" in line for line in console)
+
+
+@pytest.mark.parametrize("name", ["empty", "rich", "hostile", "many"])
+@pytest.mark.parametrize("width", [390, 1280])
+def test_the_page_does_not_scroll_sideways(built, tmp_path, name, width):
+    by_name("html").write(built[name], tmp_path / "page.html")
+    (tmp_path / "frame.html").write_text(FRAME.format(width=width))
+    dom, _ = browse(tmp_path / "frame.html", tmp_path / "profile")
+    assert re.search("<title>(.*)</title>", dom).group(1) == "fits"

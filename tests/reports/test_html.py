@@ -1,0 +1,207 @@
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+from collections import Counter
+from html.parser import HTMLParser
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from apftrace_reports.figures import embed_json
+from apftrace_reports.html import IN_FULL
+from apftrace_reports.registry import by_name
+
+from . import analyses
+from .analyses import finding
+
+REPORT = by_name("html")
+
+
+class Page(HTMLParser):
+    """What a browser would see: elements, their attributes, and the text of scripts and styles."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.raw: list[tuple[dict[str, str | None], str]] = []
+        self.text = ""
+        self._in: dict[str, str | None] | None = None
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        if tag in {"script", "style"}:
+            self._in = dict(attrs) | {"tag": tag}
+            self.raw.append((self._in, ""))
+
+    def handle_endtag(self, tag):
+        if tag in {"script", "style"}:
+            self._in = None
+
+    def handle_data(self, data):
+        if self._in is None:
+            self.text += data
+        else:
+            self.raw[-1] = (self._in, self.raw[-1][1] + data)
+
+    def attributes(self, name: str) -> list[str | None]:
+        return [attrs[name] for _, attrs in self.elements if name in attrs]
+
+    def specs(self) -> dict[str, dict]:
+        return {attrs["data-chart"]: json.loads(text) for attrs, text in self.raw if "data-chart" in attrs}
+
+
+def page(analysis) -> Page:
+    return Page(REPORT.render(analysis).decode())
+
+
+@pytest.fixture(scope="module")
+def pages(built) -> dict[str, Page]:
+    return {name: page(analysis) for name, analysis in built.items()}
+
+
+def test_the_policy_admits_exactly_what_is_in_the_page(pages):
+    for shown in pages.values():
+        policy = next(
+            a["content"] for _, a in shown.elements if a.get("http-equiv") == "Content-Security-Policy"
+        )
+        rules = dict(rule.strip().split(" ", 1) for rule in policy.split(";"))
+        assert rules["default-src"] == "'none'"
+        assert "unsafe" not in policy
+        assert rules["base-uri"] == rules["form-action"] == "'none'"
+        for tag, rule in (("script", "script-src"), ("style", "style-src")):
+            code = [text for attrs, text in shown.raw if attrs["tag"] == tag and "data-chart" not in attrs]
+            hashes = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in code]
+            assert rules[rule].split() == ([f"'sha256-{one}'" for one in hashes] or ["'none'"])
+
+
+def test_the_page_names_no_other_place(pages):
+    for shown in pages.values():
+        assert not shown.attributes("src")
+        assert not shown.attributes("srcset")
+        links = shown.attributes("href")
+        assert all(link in {"data:,", "#not-run"} for link in links), links
+        styles = "".join(text for attrs, text in shown.raw if attrs["tag"] == "style")
+        assert not re.search(r"url\(|@import|https?:", styles)
+        for spec in shown.specs().values():
+            assert "url" not in json.dumps(spec.get("data"))
+
+
+def test_no_attribute_runs_code_or_sets_style(pages):
+    for shown in pages.values():
+        names = {name for _, attrs in shown.elements for name in attrs}
+        assert "style" not in names
+        assert not [name for name in names if name.startswith("on")]
+
+
+def test_hostile_strings_stay_text(pages):
+    rich, hostile = pages["rich"], pages["hostile"]
+    scripts = [Counter(tag for tag, _ in shown.elements)["script"] for shown in (rich, hostile)]
+    assert scripts[0] == scripts[1]
+    assert hostile.text.count("</script><script>alert(1)</script>|`]]>\\x1b[31m\\u202e\\x00&\"'<!--") > 20
+
+
+@given(st.text(st.sampled_from("</script>!-- ]]>\"'&`{%}\x1b\u202e\x00é\n{{x}}"), min_size=1, max_size=40))
+@settings(max_examples=25, deadline=None)
+def test_whatever_a_trace_says_the_page_keeps_its_shape(text):
+    shown = page(analyses.hostile(text))
+    counts = Counter(tag for tag, _ in shown.elements)
+    assert counts["script"] == 7
+    assert counts["style"] == counts["h1"] == 1
+    body = "".join(value for value in shown.text)
+    assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", body)
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.text(),
+        lambda x: st.lists(x) | st.dictionaries(st.text(), x),
+    )
+)
+def test_embedded_json_reads_back_and_cannot_end_its_element(value):
+    text = embed_json(value)
+    assert json.loads(text) == value
+    assert "<" not in text
+
+
+def test_the_verdict_is_the_heading():
+    text = REPORT.render(analyses.rich()).decode()
+    heading = text[text.index("<h1>") : text.index("</h1>")]
+    assert "anomaly" in heading
+    assert "One wakeup was lost on vCPU 0" in heading
+    assert text.index("</h1>") < text.index("This verdict may be wrong") < text.index('id="findings"')
+    assert text.index('id="findings"') < text.index('id="phases"') < text.index('id="environment"')
+
+
+def test_without_lives_there_is_no_chart_and_no_script(pages):
+    shown = pages["empty"]
+    assert not shown.specs()
+    assert "script" not in {tag for tag, _ in shown.elements}
+    assert "No life was seen, so there is nothing to measure." in shown.text
+    assert len(REPORT.render(analyses.empty())) < 40_000
+
+
+def test_one_life_draws_only_its_timeline(pages):
+    assert list(pages["single"].specs()) == ["timeline"]
+
+
+def test_many_lives_draw_every_chart(pages):
+    assert list(pages["rich"].specs()) == [
+        "distribution-pv",
+        "distribution-halt",
+        "scatter",
+        "timeline",
+        "outstanding",
+    ]
+
+
+def test_every_chart_has_a_place_to_be_drawn(pages):
+    for shown in pages.values():
+        assert set(shown.specs()) <= set(shown.attributes("id"))
+
+
+def test_charts_take_their_colours_from_the_page(pages):
+    specs = json.dumps(pages["rich"].specs())
+    used = set(re.findall(r"var\((--[a-z0-9-]+)\)", specs))
+    style = next(text for attrs, text in pages["rich"].raw if attrs["tag"] == "style")
+    light, dark = style.split("prefers-color-scheme: dark", 1)
+    assert {"--ink-2", "--p2", "--lost"} <= used
+    for name in used:
+        assert f"{name}:" in light
+        assert f"{name}:" in dark
+    assert not re.search(r"#[0-9a-f]{6}", specs)
+
+
+def test_findings_beyond_the_limit_are_counted_and_said_so():
+    rows = [finding(number, "late-wakeup") for number in range(IN_FULL + 55)]
+    shown = page(analyses.analysis([], rows))
+    assert sum(attrs.get("class", "").startswith("finding ") for _, attrs in shown.elements) == IN_FULL
+    assert "55 more of this rule are counted, not shown" in shown.text
+
+
+def test_only_the_worst_finding_is_open(pages):
+    opened = [attrs["id"] for tag, attrs in pages["rich"].elements if tag == "details" and "open" in attrs]
+    assert opened == ["lost-wakeup-1"]
+
+
+def test_lost_cpus_are_marked(pages):
+    lost = [attrs["title"] for _, attrs in pages["rich"].elements if attrs.get("class") == "cpu lost"]
+    assert lost == ["CPU 3: records lost", "CPU 5: records lost", "CPU 6: records lost"]
+
+
+def test_fifty_thousand_lives_stay_below_three_megabytes(built):
+    assert len(REPORT.render(built["many"])) < 3_000_000
+
+
+def test_thinned_charts_say_so(pages):
+    assert pages["many"].text.count("1,206 of 50,000 lives are drawn") == 2
+    assert "lives are drawn" not in pages["rich"].text
+
+
+def test_a_notebook_gets_the_page():
+    assert analyses.empty()._repr_html_().startswith("<!DOCTYPE html>")

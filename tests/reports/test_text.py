@@ -1,0 +1,160 @@
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from apftrace_reports.escape import columns
+from apftrace_reports.registry import by_name
+
+from . import analyses
+from .analyses import START, finding
+
+REPORT = by_name("text")
+SECTIONS = [
+    "ANOMALY",
+    "FINDINGS",
+    "PHASES",
+    "SLOWEST",
+    "ACCOUNTING",
+    "vCPUs",
+    "ENVIRONMENT",
+    "NOT LOOKED FOR",
+]
+
+
+def render(analysis) -> str:
+    return REPORT.render(analysis).decode()
+
+
+def test_no_line_is_wider_than_72_columns(analysis):
+    assert max(columns(line) for line in render(analysis).split("\n")) <= 72
+
+
+@given(st.text(max_size=300), st.text(st.characters(categories=("Lo", "Mn", "So")), max_size=90))
+@settings(max_examples=60, deadline=None)
+def test_no_line_is_wider_whatever_the_trace_says(narrow, wide):
+    for text in (narrow, wide):
+        lines = render(analyses.hostile(text)).split("\n")
+        assert max(columns(line) for line in lines) <= 72
+        assert all(line.isprintable() for line in lines)
+
+
+def test_the_verdict_is_the_first_line():
+    assert render(analyses.single()).startswith("CLEAN: Every async page fault was answered in time.\n")
+    assert render(analyses.rich()).startswith("ANOMALY: One wakeup was lost on vCPU 0, and 7 came late")
+
+
+def test_sections_stand_in_the_order_of_importance():
+    text = render(analyses.rich())
+    places = [re.search(f"^{section}", text, re.M).start() for section in SECTIONS]
+    assert places == sorted(places)
+
+
+def test_doubts_about_the_verdict_come_before_the_findings():
+    text = render(analyses.rich())
+    doubt = text.index("This verdict may be wrong:\n  - 1,204 events were lost on CPUs 3, 5 and 6.")
+    assert doubt < text.index("FINDINGS")
+    assert "may be wrong" not in render(analyses.single())
+
+
+def test_a_finding_is_told_with_its_evidence():
+    rows = [finding(1, "lost-wakeup")]
+    text = render(analyses.analysis([], rows))
+    assert text[text.index("FINDINGS") : text.index("\n\nPHASES")] == (
+        "FINDINGS  1 error\n"
+        "\n"
+        "[error] lost-wakeup\n"
+        "  * lost-wakeup: token 0x26b001 waited 21.0 ms for its ready\n"
+        "    proved, vCPU 1, tid 4712, vm vm1, token 0x26b001, gva\n"
+        "    0x7f1200000001, P3, at 4211.001000000, for 21.0 ms\n"
+        "    cause: the ACK of the ready before it is missing\n"
+        "    charged to: token 0x14000\n"
+        "    ruled out: records lost on CPU 2; vCPU stopped in userspace\n"
+        "    not ruled out: guest interrupts off: record kvm_inj_virq\n"
+        "    evidence:\n"
+        "      4211.001000000 [002] 4711 kvm_async_pf_not_present: token 0x26b001\n"
+        "        gva 0x7f1200000000\n"
+        "      4211.002400000 [003] 88 kvm_async_pf_completed: gva 0x7f1200000000\n"
+        "        address 0x7fd3a8e00000"
+    )
+
+
+def test_only_the_worst_finding_shows_raw_records():
+    text = render(analyses.rich())
+    assert text.count("raw records:") == 1
+    assert text.index("raw records:") < text.index("late-wakeup")
+
+
+@pytest.mark.parametrize(("severity", "shown"), [("error", 3), ("warning", 2), ("info", 1)])
+def test_the_rest_of_a_rule_is_counted(severity, shown):
+    rows = [finding(number, "late-wakeup", severity) for number in range(9)]
+    text = render(analyses.analysis([], rows))
+    assert text.count("\n  * late-wakeup") == shown
+    assert f"... and {9 - shown} more; every one is in the JSON report" in text
+
+
+def test_a_group_says_when_and_where():
+    text = render(analyses.rich())
+    assert "[warning] late-wakeup x 7 (7 likely)\n" in text
+    assert "  first     4211.002000000, last 4211.008000000\n" in text
+    assert "  on        vm1 vCPU 0, vm1 vCPU 1, vm1 vCPU 2, vm1 vCPU 3\n" in text
+
+
+def test_long_evidence_is_cut_and_counted():
+    event = {"ts": START, "cpu": None, "tid": None, "event": "kvm_exit", "text": "reason hlt"}
+    text = render(analyses.analysis([], [finding(1, "vcpu-spin", evidence=[event] * 30)]))
+    assert text.count("4211.000000000 kvm_exit: reason hlt") == 8
+    assert "... and 22 more events" in text
+
+
+def test_no_finding_does_not_hide_what_was_not_looked_for():
+    text = render(analyses.empty())
+    assert "No rule found anything. 1 rule could not look, see the end." in text
+    assert text.endswith("  late-wakeup: needs kvm_exit, kvm_entry\n")
+
+
+def test_no_life_is_a_sentence_not_an_empty_table():
+    text = render(analyses.empty())
+    assert "Nothing to measure: no life was seen." in text
+    assert "SLOWEST" not in text
+    assert "vCPUs" not in text
+
+
+def test_the_phase_table_lines_up():
+    text = render(analyses.rich())
+    table = text[text.index("PHASES") : text.index("\n\nSLOWEST")].split("\n")
+    assert table[0].split() == ["PHASES", "n", "p50", "p95", "p99", "max"]
+    assert {columns(line) for line in table} == {72}
+    assert [line[:29].split() for line in table[1:4]] == [["total"], ["total", "pv"], ["total", "halt"]]
+
+
+def test_accounting_and_broken_identities_are_printed():
+    rich = analyses.rich()
+    text = render(rich)
+    assert "  try 444 = not_present 425 + repeated 19 + refused 0\n" in text
+    assert "does not balance" not in text
+    assert "  does not balance:\n    - " in render(analyses.hostile("try 9 != 8"))
+
+
+def test_ticks_fit_their_columns():
+    slow = analyses.life(START, 0x1000, phases=(10**12,) * 5)
+    ticks = analyses.analysis([slow], [], inputs=(analyses.trace_input(clock_unit="ticks"),))
+    text = render(ticks)
+    assert "5.00e+12" in text
+    assert "in ticks: no rate is known" in text
+    assert max(map(columns, text.split("\n"))) <= 72
+
+
+def test_many_vcpus_are_counted():
+    lives = [analyses.life(START + n, n << 12 | n, vcpu=n, tid=100 + n) for n in range(40)]
+    text = render(analyses.analysis(lives, []))
+    assert "  ... and 24 more\n" in text
+
+
+def test_a_broken_clock_does_not_break_the_report():
+    odd = replace(analyses.single(), inputs=(analyses.trace_input(first_ns=None, last_ns=None, events={}),))
+    assert "no event" in render(odd)
