@@ -69,6 +69,11 @@ def anything(life: Life) -> Expectation:
     return Expectation((), life.tid, life.token, frozenset(), free=True)
 
 
+def over(edit: Edit, life: Life) -> tuple[str, ...]:
+    """Return ``cancelled`` where the capture shows the VM's end, after which an open life may count as such."""
+    return ("cancelled",) if edit.lives.ends_early(life.tid) else ()
+
+
 MUTATORS: dict[str, Callable[[Edit], list[Expectation]]] = {}
 
 
@@ -139,6 +144,15 @@ class Edit:
             raise NotHere
         return self.rng.choice(found)
 
+    def need_no_loss(self) -> None:
+        """Leave captures alone that lost records themselves.
+
+        Raises:
+            NotHere: this one did.
+        """
+        if self.lives.losses:
+            raise NotHere
+
     def whole(self, *, pv: bool | None = None) -> list[Life]:
         """Return complete lives, of one kind if asked; PV lives of which the ACK let no other ready pass."""
         return [x for x in self.lives.all if x.whole and (pv is None or x.pv == pv) and self.unchained(x)]
@@ -156,16 +170,17 @@ class Edit:
         """Say whether the records after ``completed`` would prove that a missing ready is lost.
 
         The vCPU enters the guest often, for long, never faults on the page again, and later wakeups were
-        delivered and ACKed: the slot was free.
+        delivered and ACKed: the slot was free. Nothing was lost after not_present.
         """
         assert life.completed
         totals = self.lives.totals
-        age = self.lives.end - life.completed.ts
+        age = self.lives.last_entry(life.tid) - life.completed.ts
         later = self.lives.later(life)
         return (
             self.lives.entries_after(life.tid, life.completed.ts) >= CLEAR_ENTRIES
             and age >= CLEAR_AGE * totals[len(totals) * 99 // 100]
             and not any(x.gfn == life.gfn for x in later)
+            and not any(ts > life.not_present.ts for ts in self.lives.losses)
             and any(x.ack and x.ready and x.ready.ts > life.completed.ts for x in later)
         )
 

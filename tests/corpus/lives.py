@@ -104,6 +104,20 @@ class Lives:
         at = self._place[id(rec)]
         return self.threads[rec.tid][at - 1] if at else None
 
+    @cached_property
+    def losses(self) -> list[int]:
+        """Instants at which the capture itself says that records were lost before."""
+        return [r.ts for r in self.capture.records if r.missed is not None]
+
+    def last_entry(self, tid: int) -> int:
+        """Return when the thread entered the guest for the last time."""
+        return max(self._entries[tid], default=self.capture.records[0].ts)
+
+    def ends_early(self, tid: int) -> bool:
+        """Say whether the thread fell silent well before the trace ended."""
+        span = self.end - self.capture.records[0].ts
+        return self.end - self.threads[tid][-1].ts > span // 50
+
     def entries_after(self, tid: int, ts: int) -> int:
         """Return how often the thread entered the guest after an instant."""
         stamps = self._entries[tid]
@@ -126,12 +140,11 @@ class Lives:
                 life.exception = self._exception(recs, n)
             elif rec.name == "kvm_async_pf_ready":
                 answered = open_.pop(rec["token"], None)
-                following = recs[n + 1] if n + 1 < len(recs) else None
-                delivered = _accepts(following)
+                accepted = _accept(recs, n + 1)
                 if answered:
                     answered.ready = rec
-                    answered.accepted = following if delivered else None
-                if delivered:
+                    answered.accepted = accepted
+                if accepted:
                     told = answered
             elif told and rec.name == "kvm_inj_virq" and rec["vector"] == PAGE_READY and not told.injected:
                 told.injected = rec
@@ -168,8 +181,14 @@ class Lives:
                 fits[0].completed = rec
 
 
-def _accepts(rec: Rec | None) -> bool:
-    return rec is not None and rec.name == "kvm_apic_accept_irq" and rec["vec"] == PAGE_READY
+def _accept(recs: list[Rec], start: int) -> Rec | None:
+    """Return the accept of the page-ready vector after a ready; host interrupts may come between."""
+    for rec in recs[start : start + 12]:
+        if rec.name == "kvm_apic_accept_irq" and rec["vec"] == PAGE_READY:
+            return rec
+        if rec.name in {"kvm_entry", "kvm_exit", "kvm_async_pf_ready", "kvm_msr", "kvm_inj_virq"}:
+            return None
+    return None
 
 
 def _write(recs: list[Rec], start: int, msr: int) -> list[Rec]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .edit import Edit, Expectation, NotHere, expect, mutator
+from .edit import Edit, Expectation, NotHere, expect, mutator, over
 
 if TYPE_CHECKING:
     from .lives import Life
@@ -64,12 +64,12 @@ def lost_without_entries(edit: Edit) -> list[Expectation]:
     """kvm_entry and kvm_exit were not traced: whether the vCPU went on follows from other events at best."""
     life = _lose(edit)
     edit.keep_only(lambda r: r.name not in {"kvm_entry", "kvm_exit"})
-    return [expect(LOST, life, "found", "in-flight", "undecided")]
+    return [expect(LOST, life, "found", "in-flight", "undecided", *over(edit, life))]
 
 
 @mutator
 def ready_dropped(edit: Edit) -> list[Expectation]:
-    life = edit.pick(edit.whole(pv=True))
+    life = edit.pick(x for x in edit.whole(pv=True) if not _next_to_another(edit, x))
     edit.drop([life.ready])
     return [expect(LOST, life, "repaired")]
 
@@ -109,7 +109,7 @@ def _lose_with_mark(edit: Edit, *, count: int) -> list[Expectation]:
     edit.drop(life.answer())
     following = [r for r in edit.lives.after(life.ack[-1], 400) if r.name != "kvm_async_pf_ready"]
     edit.change(edit.pick(following[:1] if edit.rng.random() < 0.5 else following), missed=count)
-    return [expect(LOST, life, "undecided")]
+    return [expect(LOST, life, "undecided", *over(edit, life))]
 
 
 @mutator
@@ -172,7 +172,7 @@ def halt_ready_dropped(edit: Edit) -> list[Expectation]:
     """Nobody in the guest waits for a HALT life: it is open, an error or not."""
     life = edit.pick(x for x in edit.whole(pv=False) if not any(y.gfn == x.gfn for y in edit.lives.later(x)))
     edit.drop([life.ready])
-    return [expect(LOST, life, "found", "in-flight", "undecided")]
+    return [expect(LOST, life, "found", "in-flight", "undecided", *over(edit, life))]
 
 
 @mutator
@@ -187,7 +187,14 @@ def work_never_ends(edit: Edit) -> list[Expectation]:
     """No completed, no ready, no workqueue event: the page may simply still be on its way."""
     life = edit.pick(x for x in edit.whole() if not any(y.gfn == x.gfn for y in edit.lives.later(x)))
     edit.drop([life.completed, *life.answer()])
-    return [expect((LOST, "lost-interrupt"), life, "in-flight", "undecided")]
+    return [expect((LOST, "lost-interrupt"), life, "in-flight", "undecided", *over(edit, life))]
+
+
+def _next_to_another(edit: Edit, life: Life) -> bool:
+    """Say whether another ready comes right before: the accept would then seem to be that one's."""
+    assert life.ready
+    before = edit.lives.before(life.ready)
+    return before is not None and before.name == "kvm_async_pf_ready"
 
 
 def _concerns(rec: Rec, tid: int) -> bool:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .edit import CLEAR_AGE, CLEAR_ENTRIES, Edit, Expectation, NotHere, anything, expect, mutator
+from .edit import CLEAR_AGE, CLEAR_ENTRIES, Edit, Expectation, NotHere, anything, expect, mutator, over
 
 if TYPE_CHECKING:
     from .lives import Life
 
 SPURIOUS = "spurious-ready"
+OUTSTANDING = 60
+"""Faults of a vCPU that can be open at one time; the kernel refuses a 65th."""
 
 
 def _unused(edit: Edit, tid: int) -> int:
@@ -20,13 +22,13 @@ def _unused(edit: Edit, tid: int) -> int:
 
 def _last_told(edit: Edit) -> Life:
     """Return a PV life after which no other life of its vCPU is left, but much progress."""
-    stamps = [r.ts for r in edit.capture.records]
-    span = stamps[-1] - stamps[0]
+    edit.need_no_loss()
+    span = edit.lives.end - edit.capture.records[0].ts
     life = edit.pick(
         x
         for x in edit.whole(pv=True)
         if edit.lives.entries_after(x.tid, x.ack[0].ts) >= 2 * CLEAR_ENTRIES
-        and edit.lives.end - x.ack[0].ts >= max(CLEAR_AGE * edit.lives.totals[-1], span // 4)
+        and edit.lives.last_entry(x.tid) - x.ack[0].ts >= max(CLEAR_AGE * edit.lives.totals[-1], span // 4)
     )
     assert life.ready
     told = life.ready.ts
@@ -36,6 +38,7 @@ def _last_told(edit: Edit) -> Life:
 
 @mutator
 def duplicate_ready(edit: Edit) -> list[Expectation]:
+    edit.need_no_loss()
     life = edit.pick(edit.whole())
     assert life.ready
     before, entry, _ = edit.entry_with_gap(
@@ -48,6 +51,7 @@ def duplicate_ready(edit: Edit) -> list[Expectation]:
 @mutator
 def spurious_ready(edit: Edit) -> list[Expectation]:
     """A ready more, for a token that was never issued."""
+    edit.need_no_loss()
     life = edit.pick(edit.whole())
     assert life.ready
     token = _unused(edit, life.tid)
@@ -58,6 +62,7 @@ def spurious_ready(edit: Edit) -> list[Expectation]:
 @mutator
 def ready_retagged(edit: Edit) -> list[Expectation]:
     """The ready of a life carries a token that was never issued; the life itself may then count as lost."""
+    edit.need_no_loss()
     life = edit.pick(edit.whole())
     token = _unused(edit, life.tid)
     edit.change(life.ready, token=token)
@@ -67,12 +72,10 @@ def ready_retagged(edit: Edit) -> list[Expectation]:
 @mutator
 def not_present_dropped(edit: Edit) -> list[Expectation]:
     """Ids only grow: a ready between known ids has a not_present inside the trace, or none at all."""
+    edit.need_no_loss()
     starts = [next(r.ts for r in edit.capture.records if r.cpu == c) for c in range(edit.capture.cpus)]
-    marks = any(r.missed is not None for r in edit.capture.records)
     first = {tid: edit.lives.of(tid)[0] for tid in edit.lives.vcpus}
-    life = edit.pick(
-        x for x in edit.whole() if x is not first[x.tid] and x.not_present.ts > max(starts) and not marks
-    )
+    life = edit.pick(x for x in edit.whole() if x is not first[x.tid] and x.not_present.ts > max(starts))
     edit.drop([life.try_, life.not_present])
     return [expect(SPURIOUS, life, "found")]
 
@@ -158,7 +161,9 @@ def slot_blocked(edit: Edit) -> list[Expectation]:
     edit.drop(life.ack)
     assert life.ready
     told = life.ready.ts
-    behind = [x for x in edit.lives.of(life.tid) if x is not life and (not x.ready or x.ready.ts > told)]
+    later = [x for x in edit.lives.of(life.tid) if x is not life and (not x.ready or x.ready.ts > told)]
+    behind = later[:OUTSTANDING]
+    edit.erase(later[OUTSTANDING:])
     for other in behind:
         edit.drop(other.answer())
     gfns = [x.gfn for x in behind]
@@ -166,7 +171,7 @@ def slot_blocked(edit: Edit) -> list[Expectation]:
         raise NotHere
     return [
         expect("missing-ack", life, "found"),
-        *(expect("lost-wakeup", x, "in-flight", "undecided") for x in behind),
+        *(expect("lost-wakeup", x, "in-flight", "undecided", *over(edit, x)) for x in behind),
     ]
 
 
