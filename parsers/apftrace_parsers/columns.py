@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 HEAP_BYTES = 4 << 20
 """Payloads collected before batches are made; no record is larger than a page, so any record fits."""
 HEAP_ROWS = 1 << 16
+TID_BYTES = 4
 
 
 class Heap:
@@ -39,6 +40,7 @@ class Heap:
         self.rows = subbuf.zeros("i", HEAP_ROWS)
         self.n = 0
         self.short = 0
+        self.astray = 0
         self._cpus = memoryview(array("i", [lane.cpu for lane in run.ring.lanes]))
         self._instances = memoryview(array("i", run.instance_of))
 
@@ -52,16 +54,18 @@ class Heap:
         self.run.take_losses()
         return walker.hungry == lane
 
-    def select(self, pick: int) -> int:
-        """Turn to the rows of one event; return how many there are."""
-        return gather.select(self.pick, self.n, pick, self.rows)
+    def select(self, pick: int, fields: Sequence[Field]) -> int:
+        """Turn to the rows of one event that are long enough for its fields; return how many there are."""
+        least = max((field.offset + field.size for field in fields), default=0)
+        least = max(least, self.run.ring.tid_at + TID_BYTES)
+        return gather.select(self.pick, self.size, self.n, pick, least, self.rows)
 
     def leading(self, n: int) -> list[pa.Array]:
         """Return ts, cpu, tid and instance of the selected rows."""
         ts = pa.allocate_buffer(8 * n)
         gather.longs(self.ts, self.rows, n, memoryview(ts).cast("B").cast("q"))
         cpu = self._mapped(self._cpus, n)
-        tid = self._values(n, self.run.ring.tid_at, 4, 1)
+        tid = self._values(n, self.run.ring.tid_at, TID_BYTES, 1)
         return [
             pa.Array.from_buffers(pa.int64(), n, [None, ts]),
             pa.Array.from_buffers(pa.int32(), n, [None, cpu]),
@@ -91,9 +95,7 @@ class Heap:
         out = pa.allocate_buffer(n * width * count)
         view = memoryview(out).cast("B")
         swap = self.swap and width > 1
-        self.short += gather.values(
-            self.data, self.at, self.size, self.rows, n, offset, width, count, swap, view
-        )
+        gather.values(self.data, self.at, self.rows, n, offset, width, count, swap, view)
         return out
 
     def _mapped(self, values: memoryview, n: int) -> pa.Buffer:
@@ -113,7 +115,7 @@ class Heap:
         ends = pa.allocate_buffer(4 * (n + 1))
         out = pa.allocate_buffer(self.at[self.n - 1] + self.size[self.n - 1])
         ends_view = memoryview(ends).cast("B").cast("i")
-        self.short += gather.lists(
+        self.astray += gather.lists(
             self.data,
             self.at,
             self.size,
@@ -151,17 +153,21 @@ def tabulated(
             while not heap.collect(lane):
                 yield from _batches(heap, events)
     yield from _batches(heap, events)
-    run.log.count("fields beyond the end of their record", heap.short)
+    run.log.count("records shorter than their format, left out", heap.short)
+    run.log.count("variable fields that lead out of their record, left empty", heap.astray)
 
 
 def _batches(
     heap: Heap, events: Sequence[tuple[EventFormat, tuple[Field, ...]]]
 ) -> Iterator[tuple[EventFormat, pa.RecordBatch]]:
+    selected = 0
     for pick, (event, fields) in enumerate(events):
-        n = heap.select(pick)
+        n = heap.select(pick, fields)
+        selected += n
         if n:
             columns = [*heap.leading(n), *(heap.column(field, n) for field in fields)]
             yield event, pa.RecordBatch.from_arrays(columns, schema=event.schema)
+    heap.short += heap.n - selected
     heap.n = 0
 
 

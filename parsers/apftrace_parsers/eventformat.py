@@ -53,6 +53,8 @@ _WIDTHS |= {"u64": 8, "s64": 8, "__u64": 8, "__s64": 8, "uint64_t": 8, "int64_t"
 _UNSIGNED = {1: pa.uint8(), 2: pa.uint16(), 4: pa.uint32(), 8: pa.uint64()}
 _SIGNED = {1: pa.int8(), 2: pa.int16(), 4: pa.int32(), 8: pa.int64()}
 
+MAX_RECORD = 1 << 20
+"""No record is larger than a sub-buffer; a field beyond that is none."""
 LEADING = (
     pa.field("ts", pa.int64(), nullable=False),
     pa.field("cpu", pa.int32(), nullable=False),
@@ -210,6 +212,8 @@ def parse_fields(text: str, long_size: int) -> Iterator[Field]:
             continue
         ctype = declared["type"].strip()
         offset, size = int(match["offset"]), int(match["size"])
+        if offset + size > MAX_RECORD:
+            continue
         signed = match["signed"] == "1"
         location = _LOCATION.match(ctype)
         if location:

@@ -3,8 +3,8 @@
 
 Compiled like `subbuf`, with the types of ``gather.pxd``; also runs as plain Python. Payloads lie one
 behind the other in ``heap``; row r starts at ``at[r]`` and has ``size[r]`` bytes. ``rows`` are the row
-numbers of one event. A field that a record is too short for reads as zeros or as empty: a hostile location
-never reaches beyond its own record.
+numbers of one event, all of them long enough for its fields of fixed place (see ``select``); what lies
+elsewhere in the record is checked row by row.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ COMPILED: bool = cython.compiled
 """Whether this is the compiled engine."""
 
 
-def select(pick: memoryview, n: int, wanted: int, rows: memoryview) -> int:
-    """Write the numbers of the rows of one event to ``rows``; return how many there are."""
+def select(pick: memoryview, size: memoryview, n: int, wanted: int, least: int, rows: memoryview) -> int:
+    """Write the numbers of the rows of one event with at least ``least`` bytes to ``rows``; count them."""
     found = 0
     for row in range(n):
-        if pick[row] == wanted:
+        if pick[row] == wanted and size[row] >= least:
             rows[found] = row
             found += 1
     return found
@@ -43,7 +43,6 @@ def mapped(source: memoryview, values: memoryview, rows: memoryview, n: int, out
 def values(
     heap: memoryview,
     at: memoryview,
-    size: memoryview,
     rows: memoryview,
     n: int,
     offset: int,
@@ -51,25 +50,10 @@ def values(
     count: int,
     swap: bool,
     out: memoryview,
-) -> int:
-    """Copy ``count`` elements of ``width`` bytes at a fixed offset, in this machine's order if ``swap``.
-
-    Returns:
-        Rows whose record is too short; theirs are zeros.
-    """
-    length = width * count
-    short = 0
-    put = 0
+) -> None:
+    """Copy ``count`` elements of ``width`` bytes at a fixed offset, each turned around if ``swap``."""
     for i in range(n):
-        start = at[rows[i]] + offset
-        if offset + length > size[rows[i]]:
-            short += 1
-            for k in range(length):
-                out[put + k] = 0
-        else:
-            copy(heap, start, length, width, swap, out, put)
-        put += length
-    return short
+        copy(heap, at[rows[i]] + offset, width * count, width, swap, out, i * width * count)
 
 
 def lists(
@@ -109,7 +93,7 @@ def lists(
         out: receives the elements.
 
     Returns:
-        Rows whose record is too short or whose location leads out of it; theirs are empty.
+        Rows whose location leads out of the record; theirs are empty.
     """
     short = 0
     put = 0
@@ -119,7 +103,7 @@ def lists(
         room = size[rows[i]]
         begin = offset
         span = length
-        if located and offset + 4 <= room:
+        if located:
             word = location(heap, start + offset, big)
             begin = word & 0xFFFF
             span = word >> 16

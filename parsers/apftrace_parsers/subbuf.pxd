@@ -1,19 +1,21 @@
 # Types of subbuf.py. Without this file the module would compile untyped, without a word.
 cimport cython
 
-cdef long long NO_STAMP, COMMIT_MASK, MISSED_EVENTS, MISSED_STORED, STAMP_MASK, SIGN, WORD
+cdef long long NO_STAMP, COMMIT_MASK, MISSED_EVENTS, MISSED_STORED, STAMP_MASK, SIGN, WORD, LONG_ONE
 cdef unsigned long long LONG_MASK
 cdef int UNKNOWN, NOTHING, RECORD, GAP, BAD_STAMP, BAD_COMMIT, BAD_RECORD, N_DAMAGE_KINDS
-cdef int LOSS_ROOM, LOSS_WIDTH, DAMAGE_ROOM, DAMAGE_WIDTH, FIELDS_PER_PICK, PIECE_WIDTH
+cdef int LOSS_ROOM, LOSS_WIDTH, DAMAGE_ROOM, DAMAGE_WIDTH, FIELDS_PER_PICK, PIECE_WIDTH, ALONE, ODD
 
 cdef class Walker:
     cdef const unsigned char[::1] data
-    cdef bint big
+    cdef const unsigned int[::1] words
+    cdef bint big, swap
     cdef int long_size, head_size, tid_at, shift, longest_chain
     cdef unsigned long long mult
     cdef long long offset
     cdef short[::1] want
-    cdef int[::1] chain, field_at, field_width, cpu, heap
+    cdef int[::1] chain, cpu, heap, head_pick
+    cdef long long[::1] field_end, field_low, field_high, field_shift, field_mask, field_sign
     cdef long long[::1] want_base, counts, page_size, report_gaps, pieces, piece_from, piece_upto
     cdef long long[::1] raw_from, raw_upto, raw_limit
     cdef long long[::1] page, stop, pos, end, raw, page_no, gap, first_raw, last_raw, past_end
@@ -47,7 +49,7 @@ cdef class Walker:
     ) noexcept nogil
     @cython.locals(base=longlong, first=longlong, last=longlong, limit=longlong, pos=longlong, end=longlong,
                    raw=longlong, seen=longlong, kind=int, opened=int, word=longlong, code=int, delta=longlong,
-                   body=longlong, size=longlong, after=longlong, slot=longlong)
+                   body=longlong, size=longlong, after=longlong, slot=longlong, pick=int)
     cdef int _advance(self, int lane) noexcept nogil
     @cython.locals(page=longlong, size=longlong, raw=longlong, commit=longlong, used=longlong, data=longlong,
                    missed=longlong)
@@ -66,9 +68,13 @@ cdef class Walker:
     cdef long long _shifted(self, int lane, long long raw) noexcept nogil
     @cython.locals(low=ulonglong, middle=ulonglong, other=ulonglong, high=ulonglong)
     cdef long long _scaled(self, long long raw, long long scaling, int fraction) noexcept nogil
-    cdef inline long long _integer(self, long long at, long long size, int offset, int width) noexcept nogil
+    cdef inline int _task(self, long long at, long long size) noexcept nogil
+    @cython.locals(high=longlong, value=longlong)
+    cdef inline long long _integer(self, long long at, long long size, int field) noexcept nogil
+    @cython.locals(width=longlong, value=longlong, i=int, place=longlong)
+    cdef long long _odd_integer(self, long long at, int field) noexcept nogil
     cdef inline long long _u16(self, long long at) noexcept nogil
-    @cython.locals(b0=uint, b1=uint, b2=uint, b3=uint)
+    @cython.locals(word=uint)
     cdef inline long long _u32(self, long long at) noexcept nogil
     @cython.locals(high=longlong, low=longlong)
     cdef inline long long _i64(self, long long at) noexcept nogil

@@ -26,6 +26,7 @@ contradiction the rest of that page is dropped, noted as damage, and counts as a
 
 from __future__ import annotations
 
+import sys
 from array import array
 from typing import TYPE_CHECKING
 
@@ -71,9 +72,14 @@ STAMP_MASK = (1 << 59) - 1
 SIGN = 1 << 31
 WORD = 1 << 32
 LONG_MASK = (1 << 64) - 1
+LONG_ONE = 1
 
 FIELDS_PER_PICK = 3
 PIECE_WIDTH = 7
+
+# Of a field that has no upper word, and of one that crosses words.
+ALONE = -1
+ODD = -2
 
 
 def zeros(code: str, n: int) -> memoryview:
@@ -101,7 +107,7 @@ class Walker:
         """Start with no window.
 
         Args:
-            data: where windows lie.
+            data: where windows lie; a multiple of 4 bytes, as are all offsets in it.
             cpus: per lane, its CPU.
             instances: per lane, number of its buffer instance.
             page_sizes: per lane, bytes of a sub-buffer.
@@ -110,7 +116,9 @@ class Walker:
         """
         n = len(cpus)
         self.data = data
+        self.words = memoryview(data).cast("I")
         self.big = big
+        self.swap = big != (sys.byteorder == "big")
         self.long_size = long_size
         self.head_size = 8 + long_size
         self.cpu = memoryview(array("i", cpus))
@@ -135,6 +143,7 @@ class Walker:
         self.head_ns = zeros("q", n)
         self.head_at = zeros("q", n)
         self.head_len = zeros("q", n)
+        self.head_pick = zeros("i", n)
         self.mult = 0
         self.shift = 0
         self.offset = 0
@@ -144,8 +153,12 @@ class Walker:
         self.tid_at = 4
         self.want = memoryview(array("h", [-1] * len(self.counts)))
         self.chain = zeros("i", 1)
-        self.field_at = zeros("i", 1)
-        self.field_width = zeros("i", 1)
+        self.field_end = zeros("q", 1)
+        self.field_low = zeros("q", 1)
+        self.field_high = zeros("q", 1)
+        self.field_shift = zeros("q", 1)
+        self.field_mask = zeros("q", 1)
+        self.field_sign = zeros("q", 1)
         self.longest_chain = 1
         self.heap = zeros("i", n)
         self.live = 0
@@ -199,18 +212,40 @@ class Walker:
         n = len(fields)
         self.tid_at = tid_at
         self.chain = memoryview(array("i", [-1] * max(n, 1)))
-        self.field_at = zeros("i", n * FIELDS_PER_PICK)
-        self.field_width = zeros("i", n * FIELDS_PER_PICK)
+        self.field_end = zeros("q", n * FIELDS_PER_PICK)
+        self.field_low = zeros("q", n * FIELDS_PER_PICK)
+        self.field_high = memoryview(array("q", [ALONE] * max(n * FIELDS_PER_PICK, 1)))
+        self.field_shift = zeros("q", n * FIELDS_PER_PICK)
+        self.field_mask = zeros("q", n * FIELDS_PER_PICK)
+        self.field_sign = zeros("q", n * FIELDS_PER_PICK)
         for pick, triple in enumerate(fields):
             for i, (at, width) in enumerate(triple):
-                self.field_at[pick * FIELDS_PER_PICK + i] = at
-                self.field_width[pick * FIELDS_PER_PICK + i] = width
+                self._set_field(pick * FIELDS_PER_PICK + i, at, width)
         self.longest_chain = max(n, 1)
         for instance, event, pick in reversed(wanted):
             slot = instance * EVENT_IDS + event
-            if self.want[slot] != pick:
-                self.chain[pick] = self.want[slot]
-                self.want[slot] = pick
+            self.chain[pick] = self.want[slot]
+            self.want[slot] = pick
+
+    def _set_field(self, field: int, at: int, width: int) -> None:
+        if width == 0:
+            return
+        bits = 8 * abs(width)
+        within = 8 * (at % 4)
+        self.field_end[field] = at + abs(width)
+        self.field_mask[field] = (
+            WORD - 1 if bits == 64 and within == 0 else -1 if bits == 64 else (1 << bits) - 1
+        )
+        self.field_sign[field] = 1 << (bits - 1) if width < 0 and bits < 64 else 0
+        if bits == 64 and within == 0:
+            self.field_low[field] = at + 4 if self.big else at
+            self.field_high[field] = at if self.big else at + 4
+        elif within + bits <= 32:
+            self.field_low[field] = at - at % 4
+            self.field_shift[field] = 32 - within - bits if self.big else within
+        else:
+            self.field_low[field] = at
+            self.field_high[field] = ODD
 
     def mute_gaps(self, lane: int) -> None:
         """Keep the gaps of a lane out of the merged rows; they are still counted as losses."""
@@ -320,17 +355,17 @@ class Walker:
                 if self.head_kind[lane] == RECORD:
                     at = self.head_at[lane]
                     size = self.head_len[lane]
-                    slot = self.want[self.want_base[lane] + self._u16(at)]
-                    task = self._integer(at, size, self.tid_at, -4)
+                    slot = self.head_pick[lane]
+                    task = self._task(at, size)
                     while slot >= 0:
                         ts[n] = self.head_ns[lane]
                         cpu[n] = self.cpu[lane]
                         tid[n] = task
                         pick[n] = slot
                         field = slot * FIELDS_PER_PICK
-                        a[n] = self._integer(at, size, self.field_at[field], self.field_width[field])
-                        b[n] = self._integer(at, size, self.field_at[field + 1], self.field_width[field + 1])
-                        c[n] = self._integer(at, size, self.field_at[field + 2], self.field_width[field + 2])
+                        a[n] = self._integer(at, size, field)
+                        b[n] = self._integer(at, size, field + 1)
+                        c[n] = self._integer(at, size, field + 2)
                         n += 1
                         slot = self.chain[slot]
                 else:
@@ -414,7 +449,7 @@ class Walker:
                 return row
             ts[row] = self.head_ns[lane]
             lanes[row] = lane
-            pick[row] = self.want[self.want_base[lane] + self._u16(start)]
+            pick[row] = self.head_pick[lane]
             at[row] = used
             size[row] = n
             for i in range(n):
@@ -505,7 +540,9 @@ class Walker:
             elif seen < 0:
                 self.first_raw[lane] = raw
             seen = raw
-            if self.want[slot] >= 0:
+            pick = self.want[slot]
+            if pick >= 0:
+                self.head_pick[lane] = pick
                 self.head_at[lane] = body
                 self.head_len[lane] = size
                 self.head_ns[lane] = self._ns(lane, raw)
@@ -637,41 +674,49 @@ class Walker:
             return low
         return (high << (64 - fraction) | low >> fraction) & (STAMP_MASK << 3 | 7)
 
-    def _integer(self, at: int, size: int, offset: int, width: int) -> int:
-        # A field as 64 bits; 0 where the record is too short for it.
-        if width == 0:
-            return 0
-        if offset + (width if width > 0 else -width) > size:
+    def _task(self, at: int, size: int) -> int:
+        # common_pid; 0 where the record is too short for it.
+        if self.tid_at + 4 > size:
             self.short_records += 1
             return 0
-        at += offset
-        if width == 8 or width == -8:
-            return self._i64(at)
-        if width == 4:
-            return self._u32(at)
-        if width == -4:
-            return (self._u32(at) ^ SIGN) - SIGN
-        if width == 2:
-            return self._u16(at)
-        if width == -2:
-            return (self._u16(at) ^ 0x8000) - 0x8000
-        if width == 1:
-            return self.data[at]
-        return (self.data[at] ^ 0x80) - 0x80
+        return (self._u32(at + self.tid_at) ^ SIGN) - SIGN
+
+    def _integer(self, at: int, size: int, field: int) -> int:
+        # A field as 64 bits; 0 where the record is too short for it.
+        if self.field_end[field] > size:
+            self.short_records += 1
+            return 0
+        high = self.field_high[field]
+        if high == ODD:
+            return self._odd_integer(at, field)
+        value = self._u32(at + self.field_low[field]) >> self.field_shift[field] & self.field_mask[field]
+        value = (value ^ self.field_sign[field]) - self.field_sign[field]
+        if high >= 0:
+            value += ((self._u32(at + high) ^ SIGN) - SIGN) * WORD
+        return value
+
+    def _odd_integer(self, at: int, field: int) -> int:
+        # A field of a packed structure that crosses a word, byte by byte.
+        at += self.field_low[field]
+        width = self.field_end[field] - self.field_low[field]
+        value = 0
+        for i in range(width):
+            place = width - 1 - i if self.big else i
+            if i == 7:
+                value += ((self.data[at + place] ^ 0x80) - 0x80) * (WORD << 24)
+            else:
+                value += self.data[at + place] * (LONG_ONE << (8 * i))
+        return (value & self.field_mask[field] ^ self.field_sign[field]) - self.field_sign[field]
 
     def _u16(self, at: int) -> int:
-        if self.big:
-            return self.data[at] << 8 | self.data[at + 1]
-        return self.data[at] | self.data[at + 1] << 8
+        # The first half of a word.
+        return self._u32(at) >> 16 if self.big else self._u32(at) & 0xFFFF
 
     def _u32(self, at: int) -> int:
-        b0 = self.data[at]
-        b1 = self.data[at + 1]
-        b2 = self.data[at + 2]
-        b3 = self.data[at + 3]
-        if self.big:
-            return b0 << 24 | b1 << 16 | b2 << 8 | b3
-        return b3 << 24 | b2 << 16 | b1 << 8 | b0
+        word = self.words[at >> 2]
+        if self.swap:
+            word = word >> 24 | word >> 8 & 0xFF00 | (word & 0xFF00) << 8 | (word & 0xFF) << 24
+        return word
 
     def _i64(self, at: int) -> int:
         if self.big:

@@ -39,7 +39,9 @@ def report(path: Path) -> list[str]:
     """Return the lines of trace-cmd report with raw fields and ns."""
     command = shutil.which("trace-cmd")
     assert command, "trace-cmd is missing: these tests compare with it"
-    done = subprocess.run([command, "report", "-t", "-R", "-N", "-i", str(path)], capture_output=True, check=False)
+    done = subprocess.run(
+        [command, "report", "-t", "-R", "-N", "-i", str(path)], capture_output=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout.decode("utf-8", "replace").splitlines()
 
