@@ -8,6 +8,7 @@ import polars as pl
 
 from apftrace.model import tracepoints as tp
 from apftrace.model.correlate import Case
+from apftrace.model.loss import overlaps_blind
 from apftrace.model.rules.base import ERROR, LIKELY, PROVED, WARNING, Finding, Rule, about, hexed, rows
 
 
@@ -18,14 +19,13 @@ def _token_reuse(case: Case) -> Iterable[Finding]:
         pl.col("ended").shift(1).over("tid", "token").alias("before_end"),
         pl.col("outcome").shift(1).over("tid", "token").alias("before_outcome"),
         pl.col("cleared").shift(1).over("tid", "token").alias("before_cleared"),
-        pl.col("tainted").shift(1).over("tid", "token").alias("before_tainted"),
     )
     again = lives.filter(
         pl.col("before").is_not_null()
-        & ~pl.col("before_tainted")
         & ~(pl.coalesce("before_end", "before_cleared") <= pl.col("not_present")).fill_null(value=False)
     )
-    for life in rows(again):
+    again = overlaps_blind(case.rec, again, "before_np", "not_present", "blind")
+    for life in rows(again.filter(~pl.col("blind"))):
         finding = about(
             life,
             severity=ERROR,
