@@ -50,6 +50,15 @@ _IDENTITIES: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
 )
 
 
+_ASIDES = ("ready", "wake_all", "left_truncated", "stray", "repaired")
+
+
+def accounting_asides(accounting: pl.DataFrame) -> tuple[Term, ...]:
+    """Return the counts of the total row that stand in no equation."""
+    total = total_row(accounting)
+    return () if total is None else _terms(total, _ASIDES)
+
+
 def accounting_lines(accounting: pl.DataFrame) -> tuple[AccountingLine, ...]:
     """Return the equations of the total row; nothing when there is none."""
     total = total_row(accounting)

@@ -30,8 +30,9 @@ def chart_bundle() -> str:
 
 
 def _cache_file() -> Path:
-    # vl-convert's version decides the versions of all that is inside.
-    return _cache_dir() / f"vega-{version('vl-convert-python')}-lite-{_vega_lite()}.js"
+    # vl-convert's version decides the versions of all that is inside, the entry what of it is kept.
+    key = f"{version('vl-convert-python')}-{_vega_lite()}-{_digest(_ENTRY)[:8]}"
+    return _cache_dir() / f"vega-{key}.js"
 
 
 def _cache_dir() -> Path:
@@ -49,7 +50,7 @@ def _vega_lite() -> str:
 
 def _read(path: Path) -> str | None:
     try:
-        head, _, script = path.read_text("utf-8").partition("\n")
+        head, _, script = path.read_bytes().decode().partition("\n")
     except (OSError, UnicodeDecodeError):
         return None
     return script if head == _MARK + _digest(script) else None

@@ -14,7 +14,8 @@ from apftrace_reports.units import duration, instant
 
 if TYPE_CHECKING:
     from apftrace.analysis import Analysis, NotRun
-    from apftrace_reports.accounting import AccountingLine
+    from apftrace_reports.accounting import AccountingLine, Term
+    from apftrace_reports.catalogue import RuleWords
     from apftrace_reports.environment import InputFacts
 
 SEVERITIES = ("error", "warning", "info")
@@ -86,6 +87,7 @@ class Group:
     last: int | None
     where: tuple[str, ...]
     findings: tuple[Finding, ...]
+    words: RuleWords
 
     @property
     def hidden(self) -> int:
@@ -136,7 +138,11 @@ class VcpuRow:
 
 @dataclass(frozen=True)
 class ReportData:
-    """Everything that a report shows, in the order of importance."""
+    """Everything that a report shows, in the order of importance.
+
+    ``life_phases`` are the phases that the slowest lives have, ``quiet`` the rules that looked and found
+    nothing; the other names are those of the analysis.
+    """
 
     verdict: str
     headline: str
@@ -150,11 +156,14 @@ class ReportData:
     groups: tuple[Group, ...]
     latency: tuple[LatencyRow, ...]
     slowest: tuple[Life, ...]
+    life_phases: tuple[str, ...]
     accounting: tuple[AccountingLine, ...]
+    asides: tuple[Term, ...]
     broken: tuple[str, ...]
     vcpus: tuple[VcpuRow, ...]
     inputs: tuple[InputFacts, ...]
     not_run: tuple[NotRun, ...]
+    quiet: tuple[str, ...]
 
     @property
     def findings(self) -> int:

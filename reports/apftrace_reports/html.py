@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from apftrace.schema import OUTCOMES
 from apftrace_reports.base import Report, tool_version
-from apftrace_reports.data import CONFIDENCES
+from apftrace_reports.data import CONFIDENCES, phase_label
 from apftrace_reports.units import count, duration, instant, plural, share
 
 if TYPE_CHECKING:
@@ -94,6 +94,7 @@ def _environment(unit: str) -> jinja2.Environment:
         "count": count,
         "duration": lambda value: duration(value, unit),
         "instant": lambda value: instant(value, unit),
+        "phase_label": phase_label,
         "plural": plural,
         "share": share,
     }

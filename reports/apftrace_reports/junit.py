@@ -36,6 +36,7 @@ def lines(data: ReportData) -> list[str]:
     """Return every line of the document."""
     suite = ", ".join(one.path for one in data.inputs) or "apftrace"
     cases = [_verdict(data), *(_rule(group, data) for group in data.groups), *map(_skipped, data.not_run)]
+    cases += map(_passed, data.quiet)
     failures = sum(group.severity == FAILING for group in data.groups)
     totals = (
         f'tests="{len(cases)}" failures="{failures}" errors="{int(data.verdict == "unusable")}" '
@@ -70,6 +71,10 @@ def _rule(group: Group, data: ReportData) -> list[str]:
 
 def _skipped(one: NotRun) -> list[str]:
     return _case(one.rule, "skipped", f"needs {', '.join(one.missing)}", [])
+
+
+def _passed(rule: str) -> list[str]:
+    return [f'<testcase classname="apftrace" name="{xml(rule)}"/>']
 
 
 def _case(name: str, element: str, message: str, text: list[str]) -> list[str]:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from apftrace.analysis import Analysis
     from apftrace_reports.data import Evidence, Finding, Group, ReportData
 
-PER_RULE = 5
+PER_RULE = 3
 """Findings of a rule that are told in full."""
 
 _EVENTS = 12
@@ -38,7 +38,12 @@ def lines(data: ReportData) -> list[str]:
     """Return every line of the report."""
     out = [f"## {data.verdict.upper()}: {markdown(data.headline)}"]
     if data.unsafe:
-        out += ["", "This verdict may be wrong:", "", *(f"- reason: {markdown(one)}" for one in data.unsafe)]
+        out += [
+            "",
+            "Why this verdict is not safe:",
+            "",
+            *(f"- reason: {markdown(one)}" for one in data.unsafe),
+        ]
     sections = (_findings, _phases, _accounting, _environment, _not_run)
     return out + [line for section in sections for line in section(data)]
 
@@ -51,9 +56,9 @@ def _findings(data: ReportData) -> list[str]:
         return ["", "### Findings", "", looked]
     out = ["", "### Findings", ""]
     out += _table(
-        ("severity", "rule", "count", "first", "last", "on"),
+        ("severity", "rule", "meaning", "count", "first", "last", "on"),
         (
-            (g.severity, g.rule, count(g.count), *_span(g, data.unit), ", ".join(g.where[:8]))
+            (g.severity, g.rule, g.words.title, count(g.count), *_span(g, data.unit), ", ".join(g.where[:8]))
             for g in data.groups
         ),
     )

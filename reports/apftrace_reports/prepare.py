@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from apftrace.analysis import NotRun
-from apftrace_reports.accounting import accounting_lines, broken_identities
+from apftrace_reports.accounting import accounting_asides, accounting_lines, broken_identities
+from apftrace_reports.catalogue import quiet_rules, rule_words
 from apftrace_reports.data import (
     CONFIDENCES,
     LIFE_PHASES,
@@ -46,6 +47,8 @@ def prepare(analysis: Analysis, *, in_full: int = 200, slowest: int = 5) -> Repo
     """
     several = several_vms(analysis)
     groups = finding_groups(analysis, in_full, several=several)
+    lives = slowest_lives(analysis.faults, slowest, several=several)
+    heard = {*analysis.findings["rule"].drop_nulls(), *(one.rule for one in analysis.not_run)}
     return ReportData(
         verdict=analysis.verdict,
         headline=visible(analysis.headline),
@@ -58,8 +61,10 @@ def prepare(analysis: Analysis, *, in_full: int = 200, slowest: int = 5) -> Repo
         severities=_ordered(_counted(analysis.findings, "severity"), SEVERITIES),
         groups=groups,
         latency=latency_rows(analysis),
-        slowest=slowest_lives(analysis.faults, slowest, several=several),
+        slowest=lives,
+        life_phases=_shown_phases(lives),
         accounting=accounting_lines(analysis.accounting),
+        asides=accounting_asides(analysis.accounting),
         broken=broken_identities(analysis.accounting),
         vcpus=tuple(_vcpu(row, several=several) for row in analysis.vcpus.iter_rows(named=True)),
         inputs=environment(analysis.inputs),
@@ -67,6 +72,7 @@ def prepare(analysis: Analysis, *, in_full: int = 200, slowest: int = 5) -> Repo
             NotRun(visible(one.rule), tuple(visible(event) for event in one.missing))
             for one in analysis.not_run
         ),
+        quiet=quiet_rules(heard),
     )
 
 
@@ -117,6 +123,7 @@ def _group(row: dict[str, Any], findings: tuple[Finding, ...], *, several: bool)
         last=row["last"],
         where=tuple(places),
         findings=findings,
+        words=rule_words(row["rule"]),
     )
 
 
@@ -206,6 +213,12 @@ def slowest_lives(faults: pl.DataFrame, number: int, *, several: bool) -> tuple[
         )
         for row in rows.iter_rows(named=True)
     )
+
+
+def _shown_phases(lives: tuple[Life, ...]) -> tuple[str, ...]:
+    present = [phase for phase in LIFE_PHASES if any(life.phases[phase] is not None for life in lives)]
+    split = "p1" in present or "p2" in present
+    return tuple(phase for phase in present if phase != "p12" or not split)
 
 
 def several_vms(analysis: Analysis) -> bool:

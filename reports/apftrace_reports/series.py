@@ -30,6 +30,7 @@ FEWEST = 5
 _SLICES = 300
 _POINTS = 120
 _STEPS = 400
+_BULK = 0.02
 _GAP = 1.5  # lines above a lane, for its name
 _LANE = ("machine", "vm", "vcpu", "tid")
 _SEGMENTS = ("p1", "p2", "p12", "p3", "p4", "p5")
@@ -97,7 +98,9 @@ def distribution(faults: pl.DataFrame, kind: str) -> Series:
             {"phase": phase_label(phase), "ns": max(1, ns), "share": round((rank + 1) / len(values), 6)}
             for rank, ns in zip(at, values.gather(at), strict=True)
         ]
-    return Series(rows)
+    # A handful of near-zero durations would squeeze every curve into the right half of a log axis.
+    floor = min((row["ns"] for row in rows if row["share"] > _BULK), default=1)
+    return Series([row for row in rows if row["ns"] >= floor])
 
 
 def _ranks(number: int) -> list[int]:

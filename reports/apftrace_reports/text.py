@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from apftrace_reports.base import Report
-from apftrace_reports.data import LIFE_PHASES, phase_label, whereabouts
+from apftrace_reports.data import phase_label, whereabouts
 from apftrace_reports.escape import clip, columns, pad, wrap
 from apftrace_reports.units import ABSENT, count, duration, instant, plural, share
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from apftrace.analysis import Analysis
+    from apftrace_reports.catalogue import RuleWords
     from apftrace_reports.data import Evidence, Finding, Group, LatencyRow, Life, ReportData, VcpuRow
     from apftrace_reports.environment import InputFacts
 
@@ -63,7 +64,7 @@ def lines(data: ReportData) -> list[str]:
 def _verdict(data: ReportData) -> list[str]:
     out = wrap(f"{data.verdict.upper()}: {data.headline}", WIDTH)
     if data.unsafe:
-        out += ["", "This verdict may be wrong:", *_bullets(data.unsafe)]
+        out += ["", "Why this verdict is not safe:", *_bullets(data.unsafe)]
     return out
 
 
@@ -86,17 +87,25 @@ def _findings(data: ReportData) -> list[str]:
             excerpt_due = excerpt_due and not with_excerpt
         if group.count > len(shown):
             out.append(f"  ... and {count(group.count - len(shown))} more; every one is in the JSON report")
+        out += _advice(group.words)
     return out
 
 
 def _group_head(group: Group, unit: str) -> list[str]:
     head = f"[{group.severity}] {group.rule}"
+    title = f": {group.words.title}" if group.words.title else ""
     if group.count == 1:
-        return wrap(head, WIDTH)
-    sure = ", ".join(f"{number} {confidence}" for confidence, number in group.confidences)
-    out = wrap(f"{head} x {count(group.count)} ({sure})", WIDTH, rest="  ")
+        return wrap(head + title, WIDTH, rest="  ")
+    out = wrap(f"{head} x {count(group.count)}{title}", WIDTH, rest="  ")
+    out += _fact("certainty", ", ".join(f"{number} {confidence}" for confidence, number in group.confidences))
     out += _fact("first", f"{instant(group.first, unit)}, last {instant(group.last, unit)}")
     return out + (_fact("on", _some(group.where, 12)) if group.where else [])
+
+
+def _advice(words: RuleWords) -> list[str]:
+    out = _fact("means", words.means) if words.means else []
+    out += _fact("next", words.remedy) if words.remedy else []
+    return out + [line for bug in words.bugs for line in _fact("known bug", bug)]
 
 
 def _finding(finding: Finding, data: ReportData, *, with_excerpt: bool) -> list[str]:
@@ -155,9 +164,7 @@ def _phase_row(row: LatencyRow, unit: str) -> str:
 def _slowest(data: ReportData) -> list[str]:
     if not data.slowest:
         return []
-    phases = [phase for phase in LIFE_PHASES if any(life.phases[phase] is not None for life in data.slowest)]
-    if "p1" in phases or "p2" in phases:
-        phases = [phase for phase in phases if phase != "p12"]
+    phases = data.life_phases
     head = f"{'SLOWEST':<18}" + "".join(f"{name:>9}" for name in ("total", *map(phase_label, phases)))
     out = [head]
     for life in data.slowest:
@@ -180,6 +187,7 @@ def _accounting(data: ReportData) -> list[str]:
     out = ["ACCOUNTING"]
     for line in data.accounting:
         out += wrap(line.equation(), WIDTH, "  ", "    ")
+    out += wrap("besides: " + ", ".join(f"{name} {count(n)}" for name, n in data.asides), WIDTH, "  ", "    ")
     if data.broken:
         out += ["  does not balance:", *_bullets(data.broken, "    ")]
     return out

@@ -134,7 +134,7 @@ def test_the_verdict_is_the_heading():
     heading = text[text.index("<h1>") : text.index("</h1>")]
     assert "anomaly" in heading
     assert "One wakeup was lost on vCPU 0" in heading
-    assert text.index("</h1>") < text.index("This verdict may be wrong") < text.index('id="findings"')
+    assert text.index("</h1>") < text.index("Why this verdict is not safe") < text.index('id="findings"')
     assert text.index('id="findings"') < text.index('id="phases"') < text.index('id="environment"')
 
 

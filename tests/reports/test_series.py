@@ -46,6 +46,14 @@ def test_a_zero_duration_fits_a_log_axis():
     assert min(row["ns"] for row in rows) == 1
 
 
+def test_a_few_odd_durations_do_not_stretch_the_axis():
+    lives = [life(START + n, n << 12) for n in range(200)]
+    lives += [life(START + 300 + n, 300 + n << 12, phases=(1, 1, 1, 1, 1)) for n in range(3)]
+    rows = series.distribution(analyses.analysis(lives, []).faults, "pv").rows
+    assert min(row["ns"] for row in rows) == 200_000
+    assert max(row["share"] for row in rows) == 1
+
+
 def test_kinds_are_kept_apart():
     faults = analyses.rich().faults
     phases = {row["phase"] for row in series.distribution(faults, "halt").rows}

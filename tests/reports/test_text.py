@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from apftrace_reports.catalogue import rule_words
 from apftrace_reports.escape import columns
 from apftrace_reports.registry import by_name
 
@@ -56,19 +57,19 @@ def test_sections_stand_in_the_order_of_importance():
 
 def test_doubts_about_the_verdict_come_before_the_findings():
     text = render(analyses.rich())
-    doubt = text.index("This verdict may be wrong:\n  - 1,204 events were lost on CPUs 3, 5 and 6.")
+    doubt = text.index("Why this verdict is not safe:\n  - 1,204 events were lost on CPUs 3, 5 and 6.")
     assert doubt < text.index("FINDINGS")
-    assert "may be wrong" not in render(analyses.single())
+    assert "not safe" not in render(analyses.single())
 
 
 def test_a_finding_is_told_with_its_evidence():
-    rows = [finding(1, "lost-wakeup")]
+    rows = [finding(1, "token-zero")]
     text = render(analyses.analysis([], rows))
-    assert text[text.index("FINDINGS") : text.index("\n\nPHASES")] == (
+    assert text[text.index("FINDINGS") : text.index("\n  means ")] == (
         "FINDINGS  1 error\n"
         "\n"
-        "[error] lost-wakeup\n"
-        "  * lost-wakeup: token 0x26b001 waited 21.0 ms for its ready\n"
+        "[error] token-zero: Token 0\n"
+        "  * token-zero: token 0x26b001 waited 21.0 ms for its ready\n"
         "    proved, vCPU 1, tid 4712, vm vm1, token 0x26b001, gva\n"
         "    0x7f1200000001, P3, at 4211.001000000, for 21.0 ms\n"
         "    cause: the ACK of the ready before it is missing\n"
@@ -81,6 +82,23 @@ def test_a_finding_is_told_with_its_evidence():
         "      4211.002400000 [003] 88 kvm_async_pf_completed: gva 0x7f1200000000\n"
         "        address 0x7fd3a8e00000"
     )
+
+
+def test_a_rule_says_what_it_means_and_what_to_do():
+    text = render(analyses.analysis([], [finding(1, "lost-wakeup")]))
+    words = rule_words("lost-wakeup")
+    assert words.title
+    assert f"[error] lost-wakeup: {words.title}\n" in text
+    told = " ".join(text.split())
+    assert f"means {words.means}" in told
+    assert f"next {words.remedy}" in told
+    assert all(f"known bug {bug}" in told for bug in words.bugs)
+
+
+def test_a_rule_without_words_is_told_by_its_id():
+    text = render(analyses.analysis([], [finding(1, "brand-new")]))
+    assert "\n[error] brand-new\n" in text
+    assert "means" not in text
 
 
 def test_only_the_worst_finding_shows_raw_records():
@@ -99,7 +117,8 @@ def test_the_rest_of_a_rule_is_counted(severity, shown):
 
 def test_a_group_says_when_and_where():
     text = render(analyses.rich())
-    assert "[warning] late-wakeup x 7 (7 likely)\n" in text
+    assert "[warning] late-wakeup x 7: " in text
+    assert "  certainty 7 likely\n" in text
     assert "  first     4211.002000000, last 4211.008000000\n" in text
     assert "  on        vm1 vCPU 0, vm1 vCPU 1, vm1 vCPU 2, vm1 vCPU 3\n" in text
 
