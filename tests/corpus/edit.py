@@ -70,7 +70,7 @@ def anything(life: Life) -> Expectation:
 
 
 def over(edit: Edit, life: Life) -> tuple[str, ...]:
-    """Return ``cancelled`` where the capture shows the VM's end, after which an open life may count as such."""
+    """Return ``cancelled`` where the capture shows the VM's end: an open life may count as that."""
     return ("cancelled",) if edit.lives.ends_early(life.tid) else ()
 
 

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[2]
 COLUMNS = ("found", "right", "undecided rightly", "missed", "wrong", "undecided wrongly", "false")
+SHOWN = 5
+"""False findings of a case that are listed."""
 TICKS = {"counter", "uptime"}
 """Clocks that do not tell two neighbouring events apart."""
 
@@ -166,8 +168,10 @@ def describe(case: Case) -> str:
             lines.append(
                 f"    {r.status}: tid {e.tid} {token} {','.join(e.rule)}: due {due}, got {r.verdict}"
             )
-    for rule, tid, token in case.judgement.false:
+    for rule, tid, token in case.judgement.false[:SHOWN]:
         lines.append(f"    false: {rule} tid {tid} token {token if token is None else hex(token)}")
+    if len(case.judgement.false) > SHOWN:
+        lines.append(f"    ... and {len(case.judgement.false) - SHOWN} more false findings")
     return "\n".join(lines)
 
 
