@@ -55,7 +55,8 @@ def grow(source: Path, target: Path, size: int, copies_per_write: int = 64) -> i
     span = (max(last for _, last in ends) - min(first for first, _ in ends)) * 11 // 10
     first = min(c.offset for c in cpus if c.size)
     with target.open("wb") as out:
-        out.write(_rewritten(data[:first], table, pages, rounds, first, order))
+        out.write(data[:table] + _table(pages, rounds, first, order))
+        out.write(data[out.tell() : first])
         for cpu_pages in pages:
             for start in range(0, rounds, copies_per_write):
                 some = range(start, min(start + copies_per_write, rounds))
@@ -118,13 +119,13 @@ def _absolute_stamps(data: bytes, page: int, order: str, long_size: int) -> Iter
             at += 4 + 4 * kind
 
 
-def _rewritten(head: bytes, table: int, pages: list[Pages], rounds: int, first: int, order: str) -> bytes:
+def _table(pages: list[Pages], rounds: int, first: int, order: str) -> bytes:
     entries = b""
-    at = first
     for cpu_pages in pages:
-        entries += struct.pack(f"{order}QQ", at, len(cpu_pages.data) * rounds)
-        at += len(cpu_pages.data) * rounds
-    return head[:table] + entries + head[table + len(entries) :]
+        size = len(cpu_pages.data) * rounds
+        entries += struct.pack(f"{order}QQ", first, size)
+        first += size
+    return entries
 
 
 def _bytes(text: str) -> int:

@@ -1,0 +1,1 @@
+"""Parsers: recorded traces to Arrow data, under the kernel's own names."""

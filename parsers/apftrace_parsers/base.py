@@ -37,7 +37,7 @@ class Pick:
 
 @dataclass(frozen=True)
 class Resolved:
-    """What a source made of a Pick: the event's own name, and which field name filled a, b, c (null: none)."""
+    """What a source made of a Pick: the event's own name, and which field filled a, b, c (null: none)."""
 
     event: str
     fields: tuple[str | None, ...]
@@ -173,6 +173,9 @@ class Source(Protocol):
 
         Args:
             events: ``event``, ``system:event``, or a glob of either (``kvm:*``).
+            result: filled in by the end of the iteration.
+            start_ns: first time wanted.
+            end_ns: last time wanted.
 
         Raises:
             KeyError: a name without wildcard that the source does not describe.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from array import array
 from typing import TYPE_CHECKING
 
@@ -10,7 +9,6 @@ import pyarrow as pa
 
 from apftrace_parsers import gather, subbuf
 from apftrace_parsers.eventformat import Kind
-
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -30,112 +28,100 @@ class Heap:
 
     def __init__(self, run: Pass) -> None:
         self.run = run
-        self.swap = run.ring.big != (sys.byteorder == "big")
-        self.data = memoryview(bytearray(HEAP_BYTES))
         self.ts = subbuf.zeros("q", HEAP_ROWS)
         self.lane = subbuf.zeros("i", HEAP_ROWS)
         self.pick = subbuf.zeros("i", HEAP_ROWS)
-        self.at = subbuf.zeros("q", HEAP_ROWS)
-        self.size = subbuf.zeros("i", HEAP_ROWS)
-        self.rows = subbuf.zeros("i", HEAP_ROWS)
+        self.starts = subbuf.zeros("q", HEAP_ROWS)
+        self.lengths = subbuf.zeros("i", HEAP_ROWS)
         self.n = 0
         self.short = 0
         self.astray = 0
+        payloads = memoryview(bytearray(HEAP_BYTES))
+        rows = subbuf.zeros("i", HEAP_ROWS)
+        run.walker.set_heap(payloads, (self.ts, self.lane, self.pick, self.starts, self.lengths))
+        self.gatherer = gather.Gatherer(payloads, self.starts, self.lengths, rows, big=run.ring.big)
         self._cpus = memoryview(array("i", [lane.cpu for lane in run.ring.lanes]))
         self._instances = memoryview(array("i", run.instance_of))
 
+    @property
+    def used(self) -> int:
+        """Bytes of payloads."""
+        return self.starts[self.n - 1] + self.lengths[self.n - 1] if self.n else 0
+
     def collect(self, lane: int) -> bool:
         """Take a lane's records; say whether its window is used up (else the heap is full)."""
-        used = self.at[self.n - 1] + self.size[self.n - 1] if self.n else 0
-        walker = self.run.walker
-        self.n = walker.collect(
-            lane, self.data, used, self.n, self.ts, self.lane, self.pick, self.at, self.size
-        )
+        self.n = self.run.walker.collect(lane, self.n, self.used)
         self.run.take_losses()
-        return walker.hungry == lane
+        return self.run.walker.hungry == lane
 
     def select(self, pick: int, fields: Sequence[Field]) -> int:
         """Turn to the rows of one event that are long enough for its fields; return how many there are."""
         least = max((field.offset + field.size for field in fields), default=0)
         least = max(least, self.run.ring.tid_at + TID_BYTES)
-        return gather.select(self.pick, self.size, self.n, pick, least, self.rows)
+        return self.gatherer.select(self.pick, self.n, pick, least)
 
     def leading(self, n: int) -> list[pa.Array]:
         """Return ts, cpu, tid and instance of the selected rows."""
         ts = pa.allocate_buffer(8 * n)
-        gather.longs(self.ts, self.rows, n, memoryview(ts).cast("B").cast("q"))
-        cpu = self._mapped(self._cpus, n)
-        tid = self._values(n, self.run.ring.tid_at, TID_BYTES, 1)
+        self.gatherer.longs(self.ts, memoryview(ts).cast("B").cast("q"))
+        tid = self._values(n, self.run.ring.tid_at, TID_BYTES, TID_BYTES)
         return [
             pa.Array.from_buffers(pa.int64(), n, [None, ts]),
-            pa.Array.from_buffers(pa.int32(), n, [None, cpu]),
+            self._mapped(self._cpus, n),
             pa.Array.from_buffers(pa.int32(), n, [None, tid]),
             self._instance(n),
         ]
 
     def column(self, field: Field, n: int) -> pa.Array:
         """Return a payload field of the selected rows."""
-        if field.kind in (Kind.TEXT, Kind.LOC_TEXT, Kind.LOC_ARRAY):
-            return self._lists(field, n)
+        if field.kind is Kind.TEXT or field.kind is Kind.LOC_TEXT:
+            return _strings(*self._lists(field, n), n)
+        if field.kind is Kind.LOC_ARRAY:
+            ends, out = self._lists(field, n)
+            ends_array = pa.Array.from_buffers(pa.int32(), n + 1, [None, ends])
+            count = ends_array[n].as_py()
+            return pa.ListArray.from_arrays(
+                ends_array, pa.Array.from_buffers(field.type.value_type, count, [None, out])
+            )
+        width = 1 if field.kind is Kind.BYTES else field.width
+        buffer = self._values(n, field.offset, field.size, width)
         if field.kind is Kind.ARRAY:
-            count = field.size // field.width
-            buffer = self._values(n, field.offset, field.width, count)
-            flat = pa.Array.from_buffers(field.type.value_type, n * count, [None, buffer])
+            flat = pa.Array.from_buffers(field.type.value_type, n * field.type.list_size, [None, buffer])
             return pa.FixedSizeListArray.from_arrays(flat, type=field.type)
-        if field.kind is Kind.BYTES:
-            return pa.Array.from_buffers(field.type, n, [None, self._values(n, field.offset, 1, field.size)])
-        buffer = self._values(n, field.offset, field.size, 1)
-        if pa.types.is_boolean(field.type):
+        if field.kind is Kind.SCALAR and pa.types.is_boolean(field.type):
             return pa.Array.from_buffers(pa.uint8(), n, [None, buffer]).cast(pa.bool_())
-        if field.type.bit_width != 8 * field.size:
+        if field.kind is Kind.SCALAR and field.type.bit_width != 8 * field.size:
             return pa.Array.from_buffers(pa.uint32(), n, [None, buffer]).cast(field.type)
         return pa.Array.from_buffers(field.type, n, [None, buffer])
 
-    def _values(self, n: int, offset: int, width: int, count: int) -> pa.Buffer:
-        out = pa.allocate_buffer(n * width * count)
-        view = memoryview(out).cast("B")
-        swap = self.swap and width > 1
-        gather.values(self.data, self.at, self.rows, n, offset, width, count, swap, view)
+    def _values(self, n: int, offset: int, length: int, width: int) -> pa.Buffer:
+        out = pa.allocate_buffer(n * length)
+        self.gatherer.values(offset, length, width, memoryview(out).cast("B"))
         return out
 
-    def _mapped(self, values: memoryview, n: int) -> pa.Buffer:
+    def _mapped(self, values: memoryview, n: int) -> pa.Array:
         out = pa.allocate_buffer(4 * n)
-        gather.mapped(self.lane, values, self.rows, n, memoryview(out).cast("B").cast("i"))
-        return out
+        self.gatherer.mapped(self.lane, values, memoryview(out).cast("B").cast("i"))
+        return pa.Array.from_buffers(pa.int32(), n, [None, out])
 
     def _instance(self, n: int) -> pa.Array:
         names = self.run.ring.instances
         if len(names) == 1:
             return pa.repeat(pa.scalar(names[0], pa.string()), n)
-        index = pa.Array.from_buffers(pa.int32(), n, [None, self._mapped(self._instances, n)])
+        index = self._mapped(self._instances, n)
         return pa.DictionaryArray.from_arrays(index, pa.array(names, pa.string())).dictionary_decode()
 
-    def _lists(self, field: Field, n: int) -> pa.Array:
-        text = field.kind is not Kind.LOC_ARRAY
+    def _lists(self, field: Field, n: int) -> tuple[pa.Buffer, pa.Buffer]:
         ends = pa.allocate_buffer(4 * (n + 1))
-        out = pa.allocate_buffer(self.at[self.n - 1] + self.size[self.n - 1])
-        ends_view = memoryview(ends).cast("B").cast("i")
-        self.astray += gather.lists(
-            self.data,
-            self.at,
-            self.size,
-            self.rows,
-            n,
-            field.offset,
-            field.size,
-            field.kind is not Kind.TEXT,
-            field.relative,
-            text,
-            field.width,
-            self.run.ring.big,
-            self.swap and field.width > 1,
-            ends_view,
-            memoryview(out).cast("B"),
-        )
-        if text:
-            return _strings(ends, ends_view, out, n)
-        flat = pa.Array.from_buffers(field.type.value_type, ends_view[n], [None, out])
-        return pa.ListArray.from_arrays(pa.Array.from_buffers(pa.int32(), n + 1, [None, ends]), flat)
+        out = pa.allocate_buffer(self.used)
+        ends_view, out_view = memoryview(ends).cast("B").cast("i"), memoryview(out).cast("B")
+        if field.kind is Kind.TEXT:
+            self.gatherer.texts(field.offset, field.size, ends_view, out_view)
+            return ends, out
+        base = field.offset + field.size if field.relative else 0
+        width = 0 if field.kind is Kind.LOC_TEXT else field.width
+        self.astray += self.gatherer.located(field.offset, base, width, ends_view, out_view)
+        return ends, out
 
 
 def tabulated(
@@ -171,8 +157,9 @@ def _batches(
     heap.n = 0
 
 
-def _strings(ends: pa.Buffer, ends_view: memoryview, out: pa.Buffer, n: int) -> pa.Array:
-    if bytes(memoryview(out)[: ends_view[n]]).isascii():
+def _strings(ends: pa.Buffer, out: pa.Buffer, n: int) -> pa.Array:
+    used = memoryview(ends).cast("B").cast("i")[n]
+    if bytes(memoryview(out)[:used]).isascii():
         return pa.Array.from_buffers(pa.string(), n, [None, ends, out])
     raw = pa.Array.from_buffers(pa.binary(), n, [None, ends, out])
     return pa.array([value.decode("utf-8", "replace") for value in raw.to_pylist()], pa.string())

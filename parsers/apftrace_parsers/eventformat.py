@@ -19,7 +19,7 @@ import re
 from dataclasses import dataclass
 from enum import Enum
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import pyarrow as pa
 
@@ -217,11 +217,11 @@ def parse_fields(text: str, long_size: int) -> Iterator[Field]:
         signed = match["signed"] == "1"
         location = _LOCATION.match(ctype)
         if location:
-            yield _location(declared["name"], location, offset, size, long_size)
+            yield _location(declared["name"], location, _Place(ctype, offset, size, signed), long_size)
         elif declared["count"] is not None:
-            yield _array(declared, ctype, offset, size, signed, long_size)
+            yield _array(declared, _Place(ctype, offset, size, signed), long_size)
         else:
-            yield _scalar(declared["name"], ctype, offset, size, signed)
+            yield _scalar(declared["name"], _Place(ctype, offset, size, signed))
 
 
 def _selects(pattern: str, event: EventText) -> bool:
@@ -229,7 +229,15 @@ def _selects(pattern: str, event: EventText) -> bool:
     return fnmatchcase(name, pattern)
 
 
-def _scalar(name: str, ctype: str, offset: int, size: int, signed: bool) -> Field:
+class _Place(NamedTuple):
+    ctype: str
+    offset: int
+    size: int
+    signed: bool
+
+
+def _scalar(name: str, place: _Place) -> Field:
+    ctype, offset, size, signed = place
     if size == 1 and ctype in ("bool", "_Bool"):
         return Field(name, offset, size, size, Kind.SCALAR, pa.bool_())
     if ctype.endswith("*") and size in _UNSIGNED:
@@ -240,9 +248,8 @@ def _scalar(name: str, ctype: str, offset: int, size: int, signed: bool) -> Fiel
     return Field(name, offset, size, size, Kind.BYTES, pa.binary(size))
 
 
-def _array(
-    declared: re.Match[str], ctype: str, offset: int, size: int, signed: bool, long_size: int
-) -> Field:
+def _array(declared: re.Match[str], place: _Place, long_size: int) -> Field:
+    ctype, offset, size, signed = place
     name = declared["name"]
     if _is_char(ctype):
         return Field(name, offset, size, 1, Kind.TEXT, pa.string())
@@ -255,7 +262,8 @@ def _array(
     return Field(name, offset, size, size, Kind.BYTES, pa.binary(size))
 
 
-def _location(name: str, location: re.Match[str], offset: int, size: int, long_size: int) -> Field:
+def _location(name: str, location: re.Match[str], place: _Place, long_size: int) -> Field:
+    _, offset, size, _ = place
     ctype = location["type"]
     relative = location["how"] == "rel"
     if _is_char(ctype):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,12 +9,14 @@ from apftrace.errors import TraceFormatError, TraceUnsupported
 from apftrace_parsers.tracedat import TraceDatParser
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from apftrace_parsers.base import Parser, Source
 
 ENTRY_POINTS = "apftrace.parsers"
 SNIFF_BYTES = 512
 BUILTIN: tuple[Parser, ...] = (TraceDatParser(),)
-"""Parsers that come along, in order of priority (the lower number first)."""
+"""Parsers that come along, in order of priority."""
 
 _PACKED = {
     b"\x1f\x8b": "gzip",
@@ -27,29 +28,36 @@ _PACKED = {
 _KNOWN = {b"PERFILE2": "perf.data", b"2ELIFREP": "perf.data of the other byte order"}
 
 
-def parsers() -> tuple[Parser, ...]:
-    """Return all parsers in order of priority: the builtin ones and those of installed plugins."""
-    plugins = [point.load()() for point in entry_points(group=ENTRY_POINTS)]
-    return tuple(sorted((*BUILTIN, *plugins), key=lambda parser: parser.priority))
+def plugins() -> tuple[Parser, ...]:
+    """Return the parsers that other packages install, in order of priority."""
+    from importlib.metadata import entry_points  # noqa: PLC0415 (takes longer than reading a small trace)
+
+    return tuple(sorted((p.load()() for p in entry_points(group=ENTRY_POINTS)), key=lambda p: p.priority))
 
 
 def open_source(path: str | Path) -> Source:
-    """Open a trace of any known format.
+    """Open a trace of any known format; plugins are asked when no builtin parser recognises it.
 
     Raises:
         TraceFormatError: no parser recognises the content, or its headers contradict the format.
         TraceUnsupported: the format is known but cannot be read.
         OSError: the file cannot be read.
     """
+    if Path(path).is_dir():
+        raise TraceUnsupported(str(path), "a directory, not a trace file")
     with Path(path).open("rb") as file:
         head = file.read(SNIFF_BYTES)
-    for parser in parsers():
+    for parser in BUILTIN:
         if parser.sniff(head):
             return parser.open(path)
-    raise _unknown(str(path), head)
+    further = plugins()
+    for parser in further:
+        if parser.sniff(head):
+            return parser.open(path)
+    raise _unknown(str(path), head, (*BUILTIN, *further))
 
 
-def _unknown(path: str, head: bytes) -> TraceFormatError | TraceUnsupported:
+def _unknown(path: str, head: bytes, parsers: Sequence[Parser]) -> TraceFormatError | TraceUnsupported:
     for magic, name in _KNOWN.items():
         if head.startswith(magic):
             return TraceUnsupported(path, f"{name}, which no installed parser reads")
@@ -57,5 +65,5 @@ def _unknown(path: str, head: bytes) -> TraceFormatError | TraceUnsupported:
         if head.startswith(magic):
             return TraceUnsupported(path, f"{name} compressed: unpack it first")
     found = f"bytes {head[:8].hex(' ')}" if head else "an empty file"
-    expected = "a trace (" + ", ".join(parser.name for parser in parsers()) + ")"
+    expected = "a trace (" + ", ".join(parser.name for parser in parsers) + ")"
     return TraceFormatError(path, offset=0, found=found, expected=expected)

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from apftrace_parsers import subbuf
-from apftrace_parsers.walk import Pass
-
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from typing import Literal
+
+    from apftrace_parsers.walk import Pass
 
 SCHEMA = pa.schema(
     [
@@ -24,7 +24,7 @@ SCHEMA = pa.schema(
     ]
 )
 BATCH_ROWS = 1 << 16
-_CODES = {pa.int64(): "q", pa.int32(): "i"}
+_CODES: dict[pa.DataType, Literal["q", "i"]] = {pa.int64(): "q", pa.int32(): "i"}
 
 
 class Columns:
@@ -52,14 +52,16 @@ def merged(run: Pass, n_picks: int) -> Iterator[pa.RecordBatch]:
     types = [field.type for field in SCHEMA]
     capacity = BATCH_ROWS + max(n_picks, 1)
     columns, n = Columns(types, capacity), 0
+    walker.set_output(columns.views)
     while walker.live:
-        n = walker.merge(n, *columns.views)
+        n = walker.merge(n)
         run.take_losses()
         if walker.hungry >= 0:
             _join(run, walker.hungry)
         if n >= BATCH_ROWS:
             yield pa.RecordBatch.from_arrays(columns.arrays(n), schema=SCHEMA)
             columns, n = Columns(types, capacity), 0
+            walker.set_output(columns.views)
     if n:
         yield pa.RecordBatch.from_arrays(columns.arrays(n), schema=SCHEMA)
 

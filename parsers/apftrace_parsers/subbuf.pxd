@@ -26,27 +26,18 @@ cdef class Walker:
     cdef int n_located
     cdef public long long short_records, backwards
 
+    cdef long long[::1] ts, a, b, c, starts
+    cdef int[::1] cpus, tid, pick, lanes, lengths
+    cdef unsigned char[::1] payloads
+
     @cython.locals(i=int)
     cpdef bint join(self, int lane)
-    cpdef long long merge(
-        self, long long n, long long[::1] ts, int[::1] cpu, int[::1] tid, int[::1] pick,
-        long long[::1] a, long long[::1] b, long long[::1] c,
-    )
-    @cython.locals(room=longlong, lane=int, rival=int, at=longlong, size=longlong,
-                   slot=int, task=int, field=int)
-    cdef long long _merge(
-        self, long long n, long long[::1] ts, int[::1] cpu, int[::1] tid, int[::1] pick,
-        long long[::1] a, long long[::1] b, long long[::1] c,
-    ) noexcept nogil
-    cpdef long long collect(
-        self, int lane, unsigned char[::1] payloads, long long used, long long row,
-        long long[::1] ts, int[::1] lanes, int[::1] pick, long long[::1] at, int[::1] size,
-    )
+    cpdef long long merge(self, long long n)
+    @cython.locals(room=longlong, lane=int, rival=int, at=longlong, size=longlong, slot=int, task=int, field=int)
+    cdef long long _merge(self, long long n) noexcept nogil
+    cpdef long long collect(self, int lane, long long row, long long used)
     @cython.locals(n=longlong, start=longlong, i=longlong)
-    cdef long long _collect(
-        self, int lane, unsigned char[::1] payloads, long long used, long long row,
-        long long[::1] ts, int[::1] lanes, int[::1] pick, long long[::1] at, int[::1] size,
-    ) noexcept nogil
+    cdef long long _collect(self, int lane, long long row, long long used) noexcept nogil
     @cython.locals(base=longlong, first=longlong, last=longlong, limit=longlong, pos=longlong, end=longlong,
                    raw=longlong, seen=longlong, kind=int, opened=int, word=longlong, code=int, delta=longlong,
                    body=longlong, size=longlong, after=longlong, slot=longlong, pick=int)

@@ -87,6 +87,11 @@ def zeros(code: str, n: int) -> memoryview:
     return memoryview(array(code, bytes(array(code).itemsize * max(n, 1))))
 
 
+def _quadruples(numbers: memoryview, n: int) -> list[tuple[int, int, int, int]]:
+    flat = list(numbers[: 4 * n])
+    return list(zip(flat[::4], flat[1::4], flat[2::4], flat[3::4], strict=True))
+
+
 class Walker:
     """Positions in the sub-buffers of several lanes, and the merge of them.
 
@@ -115,6 +120,7 @@ class Walker:
             long_size: bytes of the kernel's long, 4 or 8.
         """
         n = len(cpus)
+        n_slots = EVENT_IDS * (max(instances, default=0) + 1)
         self.data = data
         self.words = memoryview(data).cast("I")
         self.big = big
@@ -124,42 +130,8 @@ class Walker:
         self.cpu = memoryview(array("i", cpus))
         self.page_size = memoryview(array("q", page_sizes))
         self.want_base = memoryview(array("q", [EVENT_IDS * i for i in instances]))
-        self.counts = zeros("q", EVENT_IDS * (max(instances, default=0) + 1))
-        self.report_gaps = memoryview(array("q", [1] * n))
-        self.page = zeros("q", n)
-        self.stop = zeros("q", n)
-        self.pos = zeros("q", n)
-        self.end = zeros("q", n)
-        self.raw = zeros("q", n)
-        self.page_no = zeros("q", n)
-        self.gap = zeros("q", n)
-        self.raw_from = zeros("q", n)
-        self.raw_upto = memoryview(array("q", [STAMP_LIMIT] * n))
-        self.raw_limit = memoryview(array("q", [STAMP_LIMIT] * n))
-        self.first_raw = memoryview(array("q", [UNKNOWN] * n))
-        self.last_raw = memoryview(array("q", [UNKNOWN] * n))
-        self.past_end = zeros("q", n)
-        self.head_kind = zeros("q", n)
-        self.head_ns = zeros("q", n)
-        self.head_at = zeros("q", n)
-        self.head_len = zeros("q", n)
-        self.head_pick = zeros("i", n)
-        self.mult = 0
-        self.shift = 0
-        self.offset = 0
-        self.pieces = zeros("q", PIECE_WIDTH)
-        self.piece_from = zeros("q", n)
-        self.piece_upto = zeros("q", n)
-        self.tid_at = 4
-        self.want = memoryview(array("h", [-1] * len(self.counts)))
-        self.chain = zeros("i", 1)
-        self.field_end = zeros("q", 1)
-        self.field_low = zeros("q", 1)
-        self.field_high = zeros("q", 1)
-        self.field_shift = zeros("q", 1)
-        self.field_mask = zeros("q", 1)
-        self.field_sign = zeros("q", 1)
-        self.longest_chain = 1
+        self.want = memoryview(array("h", [-1] * n_slots))
+        self.counts = zeros("q", n_slots)
         self.heap = zeros("i", n)
         self.live = 0
         self.hungry = -1
@@ -170,6 +142,33 @@ class Walker:
         self.n_located = 0
         self.short_records = 0
         self.backwards = 0
+        self._place_lanes(n)
+        self.set_clock(0, 0, 0)
+        self.set_picks([], [], 4)
+
+    def _place_lanes(self, n: int) -> None:
+        self.report_gaps = memoryview(array("q", [1] * n))
+        self.raw_from = zeros("q", n)
+        self.raw_upto = memoryview(array("q", [STAMP_LIMIT] * n))
+        self.raw_limit = memoryview(array("q", [STAMP_LIMIT] * n))
+        self.pieces = zeros("q", PIECE_WIDTH)
+        self.piece_from = zeros("q", n)
+        self.piece_upto = zeros("q", n)
+        self.page = zeros("q", n)
+        self.stop = zeros("q", n)
+        self.pos = zeros("q", n)
+        self.end = zeros("q", n)
+        self.raw = zeros("q", n)
+        self.page_no = zeros("q", n)
+        self.gap = zeros("q", n)
+        self.first_raw = memoryview(array("q", [UNKNOWN] * n))
+        self.last_raw = memoryview(array("q", [UNKNOWN] * n))
+        self.past_end = zeros("q", n)
+        self.head_kind = zeros("q", n)
+        self.head_ns = zeros("q", n)
+        self.head_at = zeros("q", n)
+        self.head_len = zeros("q", n)
+        self.head_pick = zeros("i", n)
 
     def set_clock(self, mult: int, shift: int, offset: int) -> None:
         """Make ns of raw stamps: ``(raw * mult >> shift) + offset``; mult 0 leaves them as they are."""
@@ -253,18 +252,13 @@ class Walker:
 
     def take_losses(self) -> list[tuple[int, int, int, int]]:
         """Return and forget the losses so far: lane, count or -1, ns before and after (NO_NS: none)."""
-        rows = [
-            tuple(self.losses[i * LOSS_WIDTH + k] for k in range(LOSS_WIDTH)) for i in range(self.n_losses)
-        ]
+        rows = _quadruples(self.losses, self.n_losses)
         self.n_losses = 0
         return rows
 
     def damage_places(self) -> list[tuple[int, int, int, int]]:
         """Return the first damaged places: kind, lane, page of the lane, offset in the page."""
-        return [
-            tuple(self.damage[i * DAMAGE_WIDTH + k] for k in range(DAMAGE_WIDTH))
-            for i in range(self.n_located)
-        ]
+        return _quadruples(self.damage, self.n_located)
 
     def damage_counts(self) -> list[int]:
         """Return the number of damaged pages per kind."""
@@ -312,17 +306,17 @@ class Walker:
         self.heap[i] = lane
         return True
 
-    def merge(
-        self,
-        n: int,
-        ts: memoryview,
-        cpu: memoryview,
-        tid: memoryview,
-        pick: memoryview,
-        a: memoryview,
-        b: memoryview,
-        c: memoryview,
-    ) -> int:
+    def set_output(self, columns: Sequence[memoryview]) -> None:
+        """Take the columns that ``merge`` writes: ts, cpu, tid, pick, a, b, c."""
+        self.ts = columns[0]
+        self.cpus = columns[1]
+        self.tid = columns[2]
+        self.pick = columns[3]
+        self.a = columns[4]
+        self.b = columns[5]
+        self.c = columns[6]
+
+    def merge(self, n: int) -> int:
         """Write merged rows behind the first n until the columns are full or a lane has used up its window.
 
         Returns:
@@ -330,21 +324,10 @@ class Walker:
             ``n_losses`` losses wait to be taken: when there are LOSS_ROOM of them the merge stops too.
         """
         with cython.nogil:
-            n = self._merge(n, ts, cpu, tid, pick, a, b, c)
-        return n
+            return self._merge(n)
 
-    def _merge(
-        self,
-        n: int,
-        ts: memoryview,
-        cpu: memoryview,
-        tid: memoryview,
-        pick: memoryview,
-        a: memoryview,
-        b: memoryview,
-        c: memoryview,
-    ) -> int:
-        room = ts.shape[0] - self.longest_chain
+    def _merge(self, n: int) -> int:
+        room = len(self.ts) - self.longest_chain
         self.hungry = -1
         while self.live > 0:
             lane = self.heap[0]
@@ -358,26 +341,26 @@ class Walker:
                     slot = self.head_pick[lane]
                     task = self._task(at, size)
                     while slot >= 0:
-                        ts[n] = self.head_ns[lane]
-                        cpu[n] = self.cpu[lane]
-                        tid[n] = task
-                        pick[n] = slot
+                        self.ts[n] = self.head_ns[lane]
+                        self.cpus[n] = self.cpu[lane]
+                        self.tid[n] = task
+                        self.pick[n] = slot
                         field = slot * FIELDS_PER_PICK
-                        a[n] = self._integer(at, size, field)
-                        b[n] = self._integer(at, size, field + 1)
-                        c[n] = self._integer(at, size, field + 2)
+                        self.a[n] = self._integer(at, size, field)
+                        self.b[n] = self._integer(at, size, field + 1)
+                        self.c[n] = self._integer(at, size, field + 2)
                         n += 1
                         slot = self.chain[slot]
                 else:
                     self._log_loss(lane)
                     if self.report_gaps[lane] and self.raw[lane] <= self.raw_upto[lane]:
-                        ts[n] = self.head_ns[lane]
-                        cpu[n] = self.cpu[lane]
-                        tid[n] = 0
-                        pick[n] = -1
-                        a[n] = self.head_len[lane]
-                        b[n] = self.head_at[lane]
-                        c[n] = 0
+                        self.ts[n] = self.head_ns[lane]
+                        self.cpus[n] = self.cpu[lane]
+                        self.tid[n] = 0
+                        self.pick[n] = -1
+                        self.a[n] = self.head_len[lane]
+                        self.b[n] = self.head_at[lane]
+                        self.c[n] = 0
                         n += 1
                 if self._advance(lane) == NOTHING:
                     self._leave()
@@ -388,50 +371,30 @@ class Walker:
             self._sink(lane)
         return n
 
-    def collect(
-        self,
-        lane: int,
-        payloads: memoryview,
-        used: int,
-        row: int,
-        ts: memoryview,
-        lanes: memoryview,
-        pick: memoryview,
-        at: memoryview,
-        size: memoryview,
-    ) -> int:
+    def set_heap(self, payloads: memoryview, columns: Sequence[memoryview]) -> None:
+        """Take what ``collect`` writes: bytes for payloads, and the columns ts, lane, pick, start, length."""
+        self.payloads = payloads
+        self.ts = columns[0]
+        self.lanes = columns[1]
+        self.pick = columns[2]
+        self.starts = columns[3]
+        self.lengths = columns[4]
+
+    def collect(self, lane: int, row: int, used: int) -> int:
         """Copy payloads of a lane's wanted records until its window is used up or there is no room.
 
         Args:
             lane: which lane; it takes no part in the merge.
-            payloads: where payloads go, one behind the other from ``used`` on.
-            used: bytes of ``payloads`` in use.
-            row: rows in use of the columns that follow.
-            ts: time stamps.
-            lanes: lanes.
-            pick: picks.
-            at: where in ``payloads`` a record starts.
-            size: its length.
+            row: rows in use.
+            used: bytes of payloads in use; payloads lie one behind the other.
 
         Returns:
             Rows now in use. ``hungry`` is then the lane when its window is used up, -1 when room is short.
         """
         with cython.nogil:
-            row = self._collect(lane, payloads, used, row, ts, lanes, pick, at, size)
-        return row
+            return self._collect(lane, row, used)
 
-    def _collect(
-        self,
-        lane: int,
-        payloads: memoryview,
-        used: int,
-        row: int,
-        ts: memoryview,
-        lanes: memoryview,
-        pick: memoryview,
-        at: memoryview,
-        size: memoryview,
-    ) -> int:
+    def _collect(self, lane: int, row: int, used: int) -> int:
         self.hungry = -1
         while True:
             if self.head_kind[lane] == NOTHING and self._advance(lane) == NOTHING:
@@ -445,20 +408,20 @@ class Walker:
                 continue
             n = self.head_len[lane]
             start = self.head_at[lane]
-            if row >= ts.shape[0] or payloads.shape[0] - used < n:
+            if row >= len(self.ts) or len(self.payloads) - used < n:
                 return row
-            ts[row] = self.head_ns[lane]
-            lanes[row] = lane
-            pick[row] = self.head_pick[lane]
-            at[row] = used
-            size[row] = n
+            self.ts[row] = self.head_ns[lane]
+            self.lanes[row] = lane
+            self.pick[row] = self.head_pick[lane]
+            self.starts[row] = used
+            self.lengths[row] = n
             for i in range(n):
-                payloads[used + i] = self.data[start + i]
+                self.payloads[used + i] = self.data[start + i]
             used += n
             row += 1
             self.head_kind[lane] = NOTHING
 
-    def _advance(self, lane: int) -> int:
+    def _advance(self, lane: int) -> int:  # noqa: C901, PLR0912, PLR0915 (one loop: it runs for every record)
         # Moves the head of a lane to its next wanted record or gap, within the window.
         base = self.want_base[lane]
         first = self.raw_from[lane]
@@ -655,10 +618,7 @@ class Walker:
         run = self.pieces[slot + 4]
         lift = (raw - self.pieces[slot + 1]) * self.pieces[slot + 3] + (run >> 1)
         # Towards zero, as the C of libtracecmd (timestamp_correction_calc) divides.
-        if lift < 0:
-            lift = -(-lift // run)
-        else:
-            lift = lift // run
+        lift = -(-lift // run) if lift < 0 else lift // run
         return self._scaled(raw, self.pieces[slot + 5], self.pieces[slot + 6]) + self.pieces[slot + 2] + lift
 
     def _scaled(self, raw: int, scaling: int, fraction: int) -> int:

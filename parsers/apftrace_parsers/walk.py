@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from apftrace_parsers.clock import Clock
 
 WINDOWS_BUDGET = 32 << 20
-LARGEST_WINDOW = 512 << 10
+LARGEST_WINDOW = 1 << 20
 THREADS_FROM = 4 << 20
 """Bytes of pages from which on filling ahead pays for its threads."""
 N_THREADS = 2

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
-from types import ModuleType
+from typing import TYPE_CHECKING
 
 import pytest
+
 from apftrace_parsers import columns, gather, stream, subbuf, walk
+
+if TYPE_CHECKING:
+    from types import ModuleType
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 CAPTURE_ROOTS = (CHECKOUT / "sample-traces", CHECKOUT.parent / "shared" / "samples")

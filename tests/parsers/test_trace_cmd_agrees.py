@@ -6,13 +6,17 @@ import re
 import shutil
 import subprocess
 from collections import Counter, defaultdict
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
 from apftrace_parsers.base import PassResult
 from apftrace_parsers.registry import open_source
 
 from .conftest import captures
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 COMPARED = {
     "kvm_try_async_get_page",

@@ -7,11 +7,12 @@ A compressed CPU buffer is {u32 number of chunks} and per chunk {u32 compressed 
 from __future__ import annotations
 
 import os
+import struct
 from bisect import bisect
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from apftrace_parsers.tracedat.compression import CorruptBlock, codec
+from apftrace_parsers.tracedat.compression import BlockError, codec
 from apftrace_parsers.tracedat.header import MAX_SUBBUF
 from apftrace_parsers.tracedat.sections import read_section_header
 
@@ -115,8 +116,8 @@ class ChunkLane:
     def chunk_head(self, at: int) -> tuple[int, int]:
         """Return compressed size and size of the chunk at an offset; zeros behind the end of the file."""
         head = os.pread(self.fd, CHUNK_HEAD, at).ljust(CHUNK_HEAD, b"\0")
-        order = "big" if self.big else "little"
-        return int.from_bytes(head[:4], order), int.from_bytes(head[4:], order)
+        packed, size = struct.unpack(">II" if self.big else "<II", head)
+        return packed, size
 
 
 class ChunkPages:
@@ -152,7 +153,7 @@ class ChunkPages:
                 break
             try:
                 window[used : used + size] = self._unpack(data, size)
-            except CorruptBlock as error:
+            except BlockError as error:
                 if used:
                     break
                 self.hole = True

@@ -18,16 +18,16 @@ class Codec(Protocol):
         """Return the content of a block, at most ``size`` bytes.
 
         Raises:
-            CorruptBlock: the block is damaged, or holds more or less than it says.
+            BlockError: the block is damaged, or holds more or less than it says.
         """
 
 
-class CorruptBlock(Exception):
+class BlockError(Exception):
     """A compressed block that cannot be read; the message says why. Never leaves this package."""
 
 
 def _none(data: bytes, size: int) -> bytes:
-    raise CorruptBlock("the file names no compression")
+    raise BlockError("the file names no compression")
 
 
 def _zlib(data: bytes, size: int) -> bytes:
@@ -35,7 +35,7 @@ def _zlib(data: bytes, size: int) -> bytes:
     try:
         content = stream.decompress(data, size)
     except zlib.error as error:
-        raise CorruptBlock(str(error)) from None
+        raise BlockError(str(error)) from None
     return _checked(content, size)
 
 
@@ -44,13 +44,13 @@ def _zstd(data: bytes, size: int) -> bytes:
     try:
         content = zstandard.ZstdDecompressor().decompress(data, max_output_size=size)
     except zstandard.ZstdError as error:
-        raise CorruptBlock(str(error)) from None
+        raise BlockError(str(error)) from None
     return _checked(content, size)
 
 
 def _checked(content: bytes, size: int) -> bytes:
     if len(content) != size:
-        raise CorruptBlock(f"it holds {len(content)} bytes and claims {size}")
+        raise BlockError(f"it holds {len(content)} bytes and claims {size}")
     return content
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from apftrace.errors import TraceUnsupported
 
 if TYPE_CHECKING:
-    from apftrace_parsers.cursor import FileCursor
+    from apftrace_parsers.cursor import Cursor, FileCursor
 
 MAGIC = b"\x17\x08\x44tracing"
 VERSIONS = (6, 7)
@@ -85,7 +85,7 @@ def check_page_size(cursor: FileCursor, size: int) -> int:
     return size
 
 
-def read_header_pages(cursor: FileCursor, long_size: int) -> int:
+def read_header_pages(cursor: Cursor, long_size: int) -> int:
     """Read header_page and header_event; return the size of the kernel's long.
 
     The size of ``commit`` in header_page is that of the kernel's long (trace-cmd.dat.v6(5), HEADER INFO).

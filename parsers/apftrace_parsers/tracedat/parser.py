@@ -111,5 +111,5 @@ def _check_buffers(meta: Meta, path: str, log: ImportLog) -> None:
         if buffer.clock != clock:
             log.note(
                 "different clocks",
-                f"instance {buffer.name!r} has the clock {buffer.clock}, not {clock}: do not compare their times",
+                f"instance {buffer.name!r} has another clock ({buffer.clock}): its times do not compare",
             )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from apftrace.errors import TraceFormatError
 from apftrace_parsers.cursor import Cursor
-from apftrace_parsers.tracedat.compression import MAX_SECTION, CorruptBlock, codec
+from apftrace_parsers.tracedat.compression import MAX_SECTION, BlockError, codec
 from apftrace_parsers.tracedat.header import read_header_pages
 from apftrace_parsers.tracedat.meta import Meta, read_event_formats, read_ftrace_events
 from apftrace_parsers.tracedat.options import OptionId, read_option
@@ -116,7 +116,7 @@ def _content(cursor: FileCursor, header: Header, section: SectionHeader) -> Curs
         cursor.fail(f"a section of {size} bytes", f"at most {MAX_SECTION}")
     try:
         data = codec(header.codec)(cursor.take(packed, "a compressed section"), size)
-    except CorruptBlock as error:
+    except BlockError as error:
         cursor.seek(section.offset)
         cursor.fail(f"a damaged compressed section ({error})", f"{header.codec} data")
     # Offsets in errors are those within the section: its bytes have no place of their own in the file.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from apftrace_parsers.clock import Clock, Piece
@@ -57,7 +58,7 @@ def cpu_pieces(samples: CpuSamples, *, interpolate: bool) -> tuple[Piece, ...]:
     if len(rows) == 1:
         return (Piece(rows[0][0], rows[0][0], rows[0][1]),)
     pieces = []
-    for (at, offset, scaling, fraction), (until, later, _, _) in zip(rows, rows[1:], strict=False):
+    for (at, offset, scaling, fraction), (until, later, _, _) in pairwise(rows):
         rise = later - offset if interpolate else 0
         pieces.append(Piece(at, at, offset, rise, until - at, scaling, fraction))
     return tuple(pieces)
