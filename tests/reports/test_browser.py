@@ -14,6 +14,18 @@ from apftrace_reports.registry import by_name
 if TYPE_CHECKING:
     from pathlib import Path
 
+WIDE = """
+  const root = inside.documentElement;
+  document.title = root.scrollWidth > root.clientWidth ? "too wide: " + root.scrollWidth : "fits";
+"""
+POINT = """
+  const box = inside.querySelector("#timeline .mark-rect path").getBoundingClientRect();
+  const at = { clientX: box.x + box.width / 2, clientY: box.y + box.height / 2, bubbles: true };
+  const mark = inside.querySelector("#timeline .mark-rect path");
+  for (const name of ["pointerover", "pointermove"]) mark.dispatchEvent(new PointerEvent(name, at));
+  const tip = inside.getElementById("vg-tooltip-element");
+  document.title = tip.innerText.replace(/\\s+/g, " ") + ", " + getComputedStyle(tip).visibility;
+"""
 FRAME = """<!DOCTYPE html>
 <iframe id="page" src="page.html" style="border:0;width:{width}px;height:4000px"></iframe>
 <script>
@@ -22,9 +34,7 @@ const look = () => {{
   const inside = frame.contentDocument;
   const drawn = inside.documentElement.dataset.charts || !inside.querySelector("[data-chart]");
   if (!drawn) return setTimeout(look, 50);
-  const root = inside.documentElement;
-  document.title = root.scrollWidth > root.clientWidth ? "too wide: " + root.scrollWidth : "fits";
-}};
+{look}}};
 frame.onload = look;
 </script>"""
 
@@ -72,6 +82,14 @@ def test_a_script_that_a_trace_brings_along_is_refused(built, tmp_path):
 @pytest.mark.parametrize("width", [390, 1280])
 def test_the_page_does_not_scroll_sideways(built, tmp_path, name, width):
     by_name("html").write(built[name], tmp_path / "page.html")
-    (tmp_path / "frame.html").write_text(FRAME.format(width=width))
+    (tmp_path / "frame.html").write_text(FRAME.format(width=width, look=WIDE))
     dom, _ = browse(tmp_path / "frame.html", tmp_path / "profile")
     assert re.search("<title>(.*)</title>", dom).group(1) == "fits"
+
+
+def test_a_mark_tells_its_numbers(built, tmp_path):
+    by_name("html").write(built["single"], tmp_path / "page.html")
+    (tmp_path / "frame.html").write_text(FRAME.format(width=1280, look=POINT))
+    dom, console = browse(tmp_path / "frame.html", tmp_path / "profile")
+    assert console == []
+    assert re.search("<title>(.*)</title>", dom).group(1) == "token 0x26b001 phase P1 took 200 µs, visible"
