@@ -32,6 +32,8 @@ class Life:
     ready: Rec | None = None
     accepted: Rec | None = None
     injected: Rec | None = None
+    injected_again: list[Rec] = field(default_factory=list)
+    """Further injections of the same interrupt: the guest faulted while it took it."""
     eoi: list[Rec] = field(default_factory=list)
     """The guest's EOI: exit, MSR write and the entry after it."""
     ack: list[Rec] = field(default_factory=list)
@@ -49,7 +51,7 @@ class Life:
 
     def answer(self) -> list[Rec]:
         """Return everything that shows that its wakeup was given."""
-        steps = [self.ready, self.accepted, self.injected, *self.eoi, *self.ack]
+        steps = [self.ready, self.accepted, self.injected, *self.injected_again, *self.eoi, *self.ack]
         return [r for r in steps if r is not None]
 
     def records(self) -> list[Rec]:
@@ -146,8 +148,10 @@ class Lives:
                     answered.accepted = accepted
                 if accepted:
                     told = answered
-            elif told and rec.name == "kvm_inj_virq" and rec["vector"] == PAGE_READY and not told.injected:
-                told.injected = rec
+            elif told and rec.name == "kvm_inj_virq" and rec["vector"] == PAGE_READY:
+                if told.injected:
+                    told.injected_again.append(rec)
+                told.injected = told.injected or rec
                 told.eoi = _write(recs, n + 1, EOI)
             elif told and rec.name == "kvm_exit" and told.injected and (ack := _write(recs, n, MSR_ACK)):
                 told.ack = ack

@@ -28,6 +28,7 @@ def _candidates(edit: Edit) -> list[Life]:
 def _tell_at(edit: Edit, life: Life, before: Rec, entry: Rec) -> int:
     """Move ready, accept and injection right before an entry; return the step between them."""
     step = max(1, min(1000, (entry.ts - before.ts) // 6))
+    edit.drop(life.injected_again)
     for back, rec in ((3, life.ready), (2, life.accepted), (1, life.injected)):
         edit.change(rec, ts=entry.ts - back * step, cpu=entry.cpu)
     return step
@@ -80,6 +81,7 @@ def late_interrupt(edit: Edit) -> list[Expectation]:
     assert life.accepted
     _, entry, leave = edit.entry_with_gap(life, life.accepted.ts + delay, edit.lives.end)
     _make_room(edit, life, life.accepted.ts, leave.ts)
+    edit.drop(life.injected_again)
     edit.change(life.injected, ts=entry.ts - 1, cpu=entry.cpu)
     _ack_after(edit, life, entry, leave)
     return [expect(LATE, life, "found", phase=("p4",))]

@@ -84,7 +84,7 @@ def ready_and_accept_dropped(edit: Edit) -> list[Expectation]:
 @mutator
 def only_ack_left(edit: Edit) -> list[Expectation]:
     life = edit.pick(edit.whole(pv=True))
-    edit.drop([life.ready, life.accepted, life.injected])
+    edit.drop([life.ready, life.accepted, life.injected, *life.injected_again])
     return [expect(LOST, life, "repaired")]
 
 

@@ -118,7 +118,7 @@ def wrong_vector(edit: Edit) -> list[Expectation]:
     """The interrupt goes out with vector 0, as when the INT MSR was never restored."""
     life = _last_told(edit)
     edit.change(life.accepted, vec=0)
-    edit.drop([life.injected, *life.eoi, *life.ack])
+    edit.drop([life.injected, *life.injected_again, *life.eoi, *life.ack])
     return [expect("wrong-vector", life, "found")]
 
 
@@ -146,7 +146,7 @@ def last_ack_dropped(edit: Edit) -> list[Expectation]:
 def interrupt_lost(edit: Edit) -> list[Expectation]:
     """The vector was accepted, other vectors were injected again and again, this one never."""
     life = _last_told(edit)
-    edit.drop([life.injected, *life.eoi, *life.ack])
+    edit.drop([life.injected, *life.injected_again, *life.eoi, *life.ack])
     assert life.ready
     others = [r for r in edit.lives.after(life.ready) if r.name == "kvm_inj_virq" and r["vector"] != 0xF3]
     if len(others) < 20:
