@@ -166,6 +166,10 @@ class Edit:
         first, last = life.ack[0].ts, life.ack[1].ts
         return not any(x.ready and first < x.ready.ts < last for x in self.lives.of(life.tid))
 
+    def seen_from(self, life: Life) -> bool:
+        """Say whether all CPUs were recorded without a loss from not_present on."""
+        return not any(ts > life.not_present.ts for ts in self.lives.losses)
+
     def stuck_clearly(self, life: Life) -> bool:
         """Say whether the records after ``completed`` would prove that a missing ready is lost.
 
@@ -180,7 +184,7 @@ class Edit:
             self.lives.entries_after(life.tid, life.completed.ts) >= CLEAR_ENTRIES
             and age >= CLEAR_AGE * totals[len(totals) * 99 // 100]
             and not any(x.gfn == life.gfn for x in later)
-            and not any(ts > life.not_present.ts for ts in self.lives.losses)
+            and self.seen_from(life)
             and any(x.ack and x.ready and x.ready.ts > life.completed.ts for x in later)
         )
 

@@ -97,7 +97,7 @@ def token_reuse(edit: Edit) -> list[Expectation]:
         (a, b)
         for a in edit.whole()
         for b in edit.lives.of(a.tid)
-        if b.whole and a.ready and a.not_present.ts < b.not_present.ts < a.ready.ts
+        if b.whole and a.ready and a.not_present.ts < b.not_present.ts < a.ready.ts and edit.seen_from(a)
     ]
     first, second = edit.pick(pairs)
     edit.change(second.not_present, token=first.token)
