@@ -6,7 +6,7 @@ from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from .edit import Edit, Expectation, NotHere, expect, mutator
-from .lives import MSR_EN
+from .lives import MSR_EN, WAKE_ALL
 
 if TYPE_CHECKING:
     from .lives import Life
@@ -39,26 +39,61 @@ def _ready_only(life: Life, start: int, end: int) -> bool:
     return bool(life.not_present.ts < start and life.ready and start <= life.ready.ts <= end)
 
 
-@mutator
-def disabled(edit: Edit) -> list[Expectation]:
-    """The guest turns async page faults off with faults outstanding: the kernel forgets them."""
+def _write_enable(edit: Edit, victim: Life, start: int, end: int, value: int) -> int:
+    """Let the vCPU write the EN MSR between two instants; return when."""
     template = edit.pick(edit.whole(pv=True)).ack
-    victim = edit.pick(x for x in edit.whole(pv=True) if x.ready and x.ready.ts - x.not_present.ts > 100_000)
-    assert victim.ready
-    _, entry, leave = edit.entry_with_gap(victim, victim.not_present.ts, victim.ready.ts - 1)
-    gap = (leave.ts - entry.ts) // 5
+    _, entry, leave = edit.entry_with_gap(victim, start, end)
+    gap = (leave.ts - entry.ts) // 8
+    vcpu = victim.token & 0xFFF
     steps = [
         r.but(ts=entry.ts + n * gap, cpu=entry.cpu, common_pid=victim.tid) for n, r in enumerate(template, 1)
     ]
-    off = steps[1].ts
-    vcpu = victim.token & 0xFFF
-    leaving = steps[0].but(vcpu_id=vcpu)
-    edit.add(leaving, steps[1].but(ecx=MSR_EN, data=0), steps[2].but(vcpu_id=vcpu))
-    mine = edit.lives.of(victim.tid)
-    cleared = [x for x in mine if _open_at(x, off)]
+    msr = steps[1].but(ecx=MSR_EN, data=value)
+    edit.add(steps[0].but(vcpu_id=vcpu), msr, steps[2].but(ts=entry.ts + 4 * gap, vcpu_id=vcpu))
+    if value & 1:
+        _wake_all(edit, victim, template, msr.ts, entry, gap)
+    return msr.ts
+
+
+def _wake_all(edit: Edit, victim: Life, template: list[Rec], at: int, entry: Rec, gap: int) -> None:
+    """Add the broadcast that follows, its interrupt and the guest's ACK."""
+    assert victim.ready
+    assert victim.accepted
+    assert victim.injected
+    told = ((victim.ready, 1), (victim.accepted, 2), (victim.injected, 3))
+    ready, accepted, injected = (r.but(ts=at + n * gap // 4, cpu=entry.cpu) for r, n in told)
+    edit.add(ready.but(token=WAKE_ALL, gva=0), accepted, injected)
+    for n, rec in enumerate(template, 5):
+        copy = rec.but(ts=entry.ts + n * gap, cpu=entry.cpu, common_pid=victim.tid)
+        edit.add(copy if rec.name == "kvm_msr" else copy.but(vcpu_id=victim.token & 0xFFF))
+
+
+def _disable(edit: Edit) -> tuple[Life, int, list[Life]]:
+    """Turn async page faults off with faults outstanding; return one of them, when, and all."""
+    victim = edit.pick(x for x in edit.whole(pv=True) if x.ready and x.ready.ts - x.not_present.ts > 100_000)
+    assert victim.ready
+    off = _write_enable(edit, victim, victim.not_present.ts, victim.ready.ts - 1, 0)
+    cleared = [x for x in edit.lives.of(victim.tid) if _open_at(x, off)]
     for life in cleared:
         edit.drop(life.answer())
-    edit.erase(x for x in mine if x.not_present.ts >= off)
+    return victim, off, cleared
+
+
+@mutator
+def disabled(edit: Edit) -> list[Expectation]:
+    """The guest turns async page faults off with faults outstanding: the kernel forgets them."""
+    victim, off, cleared = _disable(edit)
+    edit.erase(x for x in edit.lives.of(victim.tid) if x.not_present.ts >= off)
+    return [expect(LOST, x, "cancelled") for x in cleared if x.whole]
+
+
+@mutator
+def disabled_and_enabled(edit: Edit) -> list[Expectation]:
+    """The guest's CPU goes off and comes back: the broadcast on enabling wakes who still waits."""
+    victim, off, cleared = _disable(edit)
+    on = _write_enable(edit, victim, off + 1_000_000, edit.lives.end, 0xD938009)
+    busy = [x for x in edit.lives.of(victim.tid) if x not in cleared and x.ready]
+    edit.erase(x for x in busy if off <= x.not_present.ts <= on or x.not_present.ts < on < x.records()[-1].ts)
     return [expect(LOST, x, "cancelled") for x in cleared if x.whole]
 
 

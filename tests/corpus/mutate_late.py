@@ -11,18 +11,23 @@ if TYPE_CHECKING:
     from .reader import Rec
 
 LATE = "late-wakeup"
-MARGIN = 4
+MARGIN = (1.5, 5.0)
 """Delay in multiples of the threshold, the larger of 10 ms and 10 x median."""
 
 
 def _delay(edit: Edit, phase: list[int]) -> int:
     if not edit.capture.ticks_per_ns:
         raise NotHere
-    return MARGIN * max(edit.capture.ticks(10e6), 10 * median(phase))
+    return int(edit.rng.uniform(*MARGIN) * max(edit.capture.ticks(10e6), 10 * median(phase)))
 
 
-def _candidates(edit: Edit) -> list[Life]:
-    return [x for x in edit.whole(pv=True) if not any(y.gfn == x.gfn for y in edit.lives.later(x))]
+def _candidates(edit: Edit, delay: int) -> list[Life]:
+    """Return lives of which no phase took as long as the delay by itself."""
+    return [
+        x
+        for x in edit.whole(pv=True)
+        if x.ack[0].ts - x.not_present.ts < delay and not any(y.gfn == x.gfn for y in edit.lives.later(x))
+    ]
 
 
 def _tell_at(edit: Edit, life: Life, before: Rec, entry: Rec) -> int:
@@ -52,7 +57,7 @@ def _make_room(edit: Edit, life: Life, start: int, end: int) -> None:
 def late_delivery(edit: Edit) -> list[Expectation]:
     """Completed, then nothing for long: P3."""
     delay = _delay(edit, [x.ready.ts - x.completed.ts for x in edit.lives.all if x.ready and x.completed])
-    life = edit.pick(_candidates(edit))
+    life = edit.pick(_candidates(edit, delay))
     assert life.completed
     before, entry, leave = edit.entry_with_gap(life, life.completed.ts + delay, edit.lives.end)
     _tell_at(edit, life, before, entry)
@@ -64,7 +69,7 @@ def late_delivery(edit: Edit) -> list[Expectation]:
 def late_page(edit: Edit) -> list[Expectation]:
     """The work takes long: P1 and P2, which only workqueue events tell apart."""
     delay = _delay(edit, [x.completed.ts - x.not_present.ts for x in edit.lives.all if x.completed])
-    life = edit.pick(_candidates(edit))
+    life = edit.pick(_candidates(edit, delay))
     before, entry, leave = edit.entry_with_gap(life, life.not_present.ts + delay, edit.lives.end)
     step = _tell_at(edit, life, before, entry)
     _ack_after(edit, life, entry, leave)
@@ -77,7 +82,7 @@ def late_interrupt(edit: Edit) -> list[Expectation]:
     """The vector is accepted, the guest takes it late: P4."""
     told = [x for x in edit.lives.all if x.accepted and x.injected]
     delay = _delay(edit, [x.injected.ts - x.accepted.ts for x in told if x.injected and x.accepted])
-    life = edit.pick(_candidates(edit))
+    life = edit.pick(_candidates(edit, delay))
     assert life.accepted
     _, entry, leave = edit.entry_with_gap(life, life.accepted.ts + delay, edit.lives.end)
     _make_room(edit, life, life.accepted.ts, leave.ts)
@@ -92,7 +97,7 @@ def late_ack(edit: Edit) -> list[Expectation]:
     """The guest took the interrupt and ACKs late: P5."""
     told = [x for x in edit.lives.all if x.injected and x.ack]
     delay = _delay(edit, [x.ack[0].ts - x.injected.ts for x in told if x.injected])
-    life = edit.pick(_candidates(edit))
+    life = edit.pick(_candidates(edit, delay))
     assert life.injected
     _, entry, leave = edit.entry_with_gap(life, life.injected.ts + delay, edit.lives.end)
     _make_room(edit, life, life.injected.ts, leave.ts)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .edit import Edit, Expectation, NotHere, expect, mutator
-from .lives import WAKE_ALL
+from .lives import PAGE_READY, WAKE_ALL
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from .reader import Rec
 
 IDS = (1 << 20) - 1
+VMX = {0x400: 48, 0x7C: 32, 0x60: 1, 0x64: 7, 0x78: 12}
+"""VMX exit reasons by SVM ones; the rest become CPUID exits."""
 PID_FIELDS = {
     "sched_switch": ("prev_pid", "next_pid"),
     "sched_wakeup": ("pid",),
@@ -104,6 +106,55 @@ def ids_wrap(edit: Edit) -> list[Expectation]:
         return rec.but(token=number << 12 | token & 0xFFF)
 
     edit.change_each(change)
+    return [expect((), None, "quiet")]
+
+
+@mutator
+def another_vector(edit: Edit) -> list[Expectation]:
+    """Another guest system takes page-ready on a vector of its own, announced before the trace began."""
+    fields = {"kvm_apic_accept_irq": "vec", "kvm_inj_virq": "vector"}
+
+    def change(rec: Rec) -> Rec:
+        name = fields.get(rec.name)
+        return rec.but(**{name: 0xE1}) if name and rec[name] == PAGE_READY else rec
+
+    edit.change_each(change)
+    return [expect((), None, "quiet")]
+
+
+def _as_vmx(rec: Rec) -> Rec:
+    """Return an SVM exit as VMX would have traced it."""
+    if rec.name != "kvm_exit" or rec["isa"] != 2:
+        return rec
+    return rec.but(isa=1, exit_reason=VMX.get(rec["exit_reason"], 10))
+
+
+@mutator
+def on_intel(edit: Edit) -> list[Expectation]:
+    edit.change_each(_as_vmx)
+    return [expect((), None, "quiet")]
+
+
+@mutator
+def lost_on_intel(edit: Edit) -> list[Expectation]:
+    life = edit.pick(x for x in edit.whole(pv=True) if edit.stuck_clearly(x))
+    edit.drop(life.answer())
+    edit.change_each(_as_vmx)
+    return [expect("lost-wakeup", life, "found")]
+
+
+@mutator
+def coarse_clock(edit: Edit) -> list[Expectation]:
+    """Stamps in steps of up to 100 us: neighbours fall together, also across CPUs."""
+    step = edit.rng.choice([1_000, 10_000, 100_000])
+    edit.change_each(lambda r: r.but(ts=r.ts // step * step))
+    return [expect((), None, "quiet")]
+
+
+@mutator
+def long_uptime(edit: Edit) -> list[Expectation]:
+    """The host has been up for three years."""
+    edit.change_each(lambda r: r.but(ts=r.ts + 10**17))
     return [expect((), None, "quiet")]
 
 
