@@ -30,7 +30,8 @@ _KNOWN = {b"PERFILE2": "perf.data", b"2ELIFREP": "perf.data of the other byte or
 
 def plugins() -> tuple[Parser, ...]:
     """Return the parsers that other packages install, in order of priority."""
-    from importlib.metadata import entry_points  # noqa: PLC0415 (takes longer than reading a small trace)
+    # Here, because this import takes longer than reading a small trace.
+    from importlib.metadata import entry_points
 
     return tuple(sorted((p.load()() for p in entry_points(group=ENTRY_POINTS)), key=lambda p: p.priority))
 

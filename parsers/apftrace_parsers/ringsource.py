@@ -38,6 +38,7 @@ class RingSource:
         ring: where the pages are.
         table: the tracepoints.
         stats: losses that the recorder counted.
+        lost: CPUs whose pages cannot be read at all.
         notes: damage found in the headers; every pass repeats it.
     """
 
@@ -48,12 +49,14 @@ class RingSource:
         table: EventTable,
         *,
         stats: Sequence[BufferStat] = (),
+        lost: Sequence[Loss] = (),
         notes: Sequence[str] = (),
     ) -> None:
         self._info = info
         self._ring = ring
         self._table = table
         self._stats = tuple(stats)
+        self._lost = tuple(lost)
         self._notes = tuple(notes)
 
     @property
@@ -181,6 +184,7 @@ class RingSource:
             result.notes.append(
                 f"{n} records of event id {event_id}, which no format describes, are not decoded"
             )
+        result.losses += self._lost
         if not run.bounded:
             result.losses += self._unplaced(result.losses)
 

@@ -39,6 +39,7 @@ except ImportError:
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from mmap import mmap
 
 COMPILED: bool = cython.compiled
 """Whether this is the compiled engine."""
@@ -101,7 +102,7 @@ class Walker:
 
     def __init__(
         self,
-        data: bytearray,
+        data: bytearray | mmap,
         cpus: Sequence[int],
         instances: Sequence[int],
         page_sizes: Sequence[int],

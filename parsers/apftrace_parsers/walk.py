@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from mmap import PAGESIZE, mmap
 from typing import TYPE_CHECKING, Protocol, Self
 
 from apftrace_parsers import subbuf
@@ -116,7 +117,8 @@ class Pass:
         self.bounded = start_ns is not None or end_ns is not None
         self._pages = [lane.pages(self.log) for lane in ring.lanes]
         self._sizes = _window_sizes(ring.lanes)
-        data = bytearray(2 * sum(self._sizes))
+        # Anonymous pages: what small traces never touch costs nothing.
+        data = mmap(-1, max(2 * sum(self._sizes), PAGESIZE))
         self._view = memoryview(data)
         self._at = [2 * sum(self._sizes[:i]) for i in range(len(self._sizes))]
         self._turn = [0] * len(self._sizes)

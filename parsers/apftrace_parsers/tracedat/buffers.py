@@ -12,9 +12,10 @@ from bisect import bisect
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from apftrace_parsers.base import Loss
 from apftrace_parsers.tracedat.compression import BlockError, codec
 from apftrace_parsers.tracedat.header import MAX_SUBBUF
-from apftrace_parsers.tracedat.sections import read_section_header
+from apftrace_parsers.tracedat.section import read_section_header
 
 if TYPE_CHECKING:
     from apftrace_parsers.cursor import FileCursor
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 MAX_CHUNK_PAGES = 16
 """trace-cmd writes 10 pages per chunk (PAGES_IN_CHUNK in trace-compress.c); more than this is damage."""
+MAX_CHUNKS = 1 << 30
+"""One chunk of every CPU is in memory at a time: 10 pages of 64 KiB from 1,000 CPUs are less than this."""
 CHUNK_HEAD = 8
 MAX_CPU = 1 << 16
 """Well above CONFIG_NR_CPUS of any architecture."""
@@ -103,7 +106,7 @@ class ChunkLane:
     def least(self) -> int:
         """Bytes that a window needs at least: those of the first chunk, which is never the smallest."""
         _, size = self.chunk_head(self.offset + 4)
-        return min(max(size, self.page_size), self.max_chunk)
+        return min(max(size - size % self.page_size, self.page_size), self.max_chunk)
 
     def pages(self, log: ImportLog) -> Pages:
         """Start to read."""
@@ -187,13 +190,15 @@ class ChunkPages:
         )
 
 
-def lanes_of(cursor: FileCursor, meta: Meta, fd: int, log: ImportLog) -> tuple[Lane, ...]:
-    """Return the lanes that hold pages, the top instance first, CPUs ascending.
+def lanes_of(cursor: FileCursor, meta: Meta, fd: int, log: ImportLog) -> tuple[list[Lane], list[Loss]]:
+    """Return the lanes that hold pages, the top instance first, CPUs ascending; and those that are lost.
 
     Lanes that overlap would let a small file claim endless records: only the first of them is kept.
     """
     lanes: list[Lane] = []
+    lost: list[Loss] = []
     taken: list[tuple[int, int]] = []
+    memory = 0
     for buffer in sorted(meta.options.buffers, key=lambda b: bool(b.name)):
         if buffer.text or not _is_sane(buffer, log):
             continue
@@ -202,16 +207,25 @@ def lanes_of(cursor: FileCursor, meta: Meta, fd: int, log: ImportLog) -> tuple[L
             if not data.size:
                 continue
             problem = _problem(data, cursor, taken)
+            if memory > MAX_CHUNKS:
+                problem = f"the chunks of all CPUs claim more than {MAX_CHUNKS} bytes at a time"
             if problem:
+                lost.append(Loss(data.cpu, buffer.name, None, None, None))
                 log.note(
                     "unread buffers",
                     f"CPU {data.cpu}, instance {buffer.name or 'top'!r}: {problem}, not read",
                 )
             elif chunked:
-                lanes.append(_chunk_lane(data, buffer, meta, fd))
+                lane = _chunk_lane(data, buffer, meta, fd)
+                memory += lane.least
+                lanes.append(lane)
             else:
                 lanes.append(PlainLane(data.cpu, buffer.name, buffer.page_size, fd, data.offset, data.size))
-    return tuple(lanes)
+    if meta.cut:
+        seen = {lane.cpu for lane in lanes if not lane.instance}
+        unseen = [cpu for cpu in range(min(meta.options.cpu_count or 0, MAX_CPU)) if cpu not in seen]
+        lost += [Loss(cpu, "", None, None, None) for cpu in unseen]
+    return lanes, lost
 
 
 def _is_sane(buffer: Buffer, log: ImportLog) -> bool:

@@ -22,6 +22,7 @@ class Meta:
         options: all options.
         event_texts: (system, format text) of every tracepoint.
         cmdlines: saved_cmdlines, lines of pid and comm.
+        cut: the file ends before its last options; more may be missing than they would tell.
     """
 
     header: Header
@@ -29,6 +30,7 @@ class Meta:
     options: Options = field(default_factory=Options)
     event_texts: list[tuple[str, bytes]] = field(default_factory=list)
     cmdlines: bytes = b""
+    cut: bool = False
 
 
 def read_ftrace_events(cursor: Cursor, meta: Meta) -> None:

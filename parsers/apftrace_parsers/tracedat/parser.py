@@ -77,8 +77,9 @@ def _read(fd: int, path: str) -> TraceDat:
     meta = (read_v6 if header.version == 6 else read_v7)(cursor, header, log)
     _check_buffers(meta, path, log)
     table = EventTable(meta.event_texts, meta.kernel_long)
+    lanes, lost = lanes_of(cursor, meta, fd, log)
     ring = Ring(
-        lanes=lanes_of(cursor, meta, fd, log),
+        lanes=tuple(lanes),
         big=header.big,
         long_size=meta.kernel_long,
         clock=clock_of(meta.options, log),
@@ -89,6 +90,7 @@ def _read(fd: int, path: str) -> TraceDat:
         ring,
         table,
         stats=parse_cpustats(meta.options.cpustats),
+        lost=lost,
         notes=log.sentences(),
     )
     source.options = meta.options

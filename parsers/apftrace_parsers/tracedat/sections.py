@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from apftrace.errors import TraceFormatError
@@ -11,23 +10,13 @@ from apftrace_parsers.tracedat.compression import MAX_SECTION, BlockError, codec
 from apftrace_parsers.tracedat.header import read_header_pages
 from apftrace_parsers.tracedat.meta import Meta, read_event_formats, read_ftrace_events
 from apftrace_parsers.tracedat.options import OptionId, read_option
+from apftrace_parsers.tracedat.recovery import find_buffers
+from apftrace_parsers.tracedat.section import SectionHeader, read_section_header
 
 if TYPE_CHECKING:
     from apftrace_parsers.cursor import FileCursor
     from apftrace_parsers.importlog import ImportLog
     from apftrace_parsers.tracedat.header import Header
-
-COMPRESSED = 1
-
-
-@dataclass(frozen=True)
-class SectionHeader:
-    """The 16 bytes before each section; the offset is that of what follows them."""
-
-    id: int
-    compressed: bool
-    offset: int
-    size: int
 
 
 def read_v7(cursor: FileCursor, header: Header, log: ImportLog) -> Meta:
@@ -37,7 +26,15 @@ def read_v7(cursor: FileCursor, header: Header, log: ImportLog) -> Meta:
         TraceFormatError: the first options or a section that they name cannot be read.
     """
     meta = Meta(header, header.long_size)
-    _read_options(cursor, meta, log)
+    whole, end = _read_options(cursor, meta, log)
+    meta.cut = not whole
+    if meta.cut and not meta.options.buffers:
+        meta.options.buffers = find_buffers(cursor, end, header.page_size)
+        log.note(
+            "cut files",
+            f"the file is cut off: its pages were searched from offset {end} on, "
+            f"{sum(len(b.cpus) for b in meta.options.buffers)} CPUs found and numbered in their order",
+        )
     sections = meta.options.sections
     if OptionId.HEADER_INFO in sections:
         meta.kernel_long = read_header_pages(
@@ -53,46 +50,34 @@ def read_v7(cursor: FileCursor, header: Header, log: ImportLog) -> Meta:
     return meta
 
 
-def read_section_header(cursor: FileCursor, at: int) -> SectionHeader:
-    """Read the header at an offset; the cursor stands behind it then.
-
-    Raises:
-        TraceFormatError: the file ends before.
-    """
-    cursor.seek(at)
-    number = cursor.u16("a section")
-    flags = cursor.u16("the flags of a section")
-    cursor.u32("the name of a section")
-    size = cursor.u64("the size of a section")
-    return SectionHeader(number, bool(flags & COMPRESSED), cursor.offset, size)
-
-
-def _read_options(cursor: FileCursor, meta: Meta, log: ImportLog) -> None:
-    at = meta.header.options_at
+def _read_options(cursor: FileCursor, meta: Meta, log: ImportLog) -> tuple[bool, int]:
+    # Returns whether the chain of options sections is whole, and where the last one ends.
+    at, end = meta.header.options_at, 0
     seen: set[int] = set()
     while at and at not in seen:
         seen.add(at)
         try:
-            at = _read_options_section(cursor, at, meta, log)
+            section = read_section_header(cursor, at)
+            if section.id != OptionId.DONE:
+                cursor.seek(at)
+                cursor.fail(f"section {section.id}", "options (0)")
+            at = _read_options_section(_content(cursor, meta.header, section), meta, log)
+            end = section.offset + section.size
         except TraceFormatError as error:
             # The first part names what the file needs; a later one that is cut off costs only its own.
             if len(seen) == 1:
                 raise
             log.note("lost options", f"further options: {error.problem}")
-            return
+            return False, end
+    return True, end
 
 
-def _read_options_section(cursor: FileCursor, at: int, meta: Meta, log: ImportLog) -> int:
-    section = read_section_header(cursor, at)
-    if section.id != OptionId.DONE:
-        cursor.seek(at)
-        cursor.fail(f"section {section.id}", "options (0)")
-    part = _content(cursor, meta.header, section)
+def _read_options_section(part: Cursor, meta: Meta, log: ImportLog) -> int:
     while True:
         number = part.u16("an option")
         size = part.u32("the length of an option")
         base = part.offset
-        data = Cursor(part.take(size, "an option"), path=cursor.path, base=base, big=cursor.big)
+        data = Cursor(part.take(size, "an option"), path=part.path, base=base, big=part.big)
         if number == OptionId.DONE:
             return data.u64("the offset of further options")
         read_option(meta.options, number, data, log)
