@@ -1,4 +1,4 @@
-"""The analysis under 280 changed captures, five of each kind, the same ones every time."""
+"""The analysis under changed captures, five of each kind, the same ones every time."""
 
 from __future__ import annotations
 
