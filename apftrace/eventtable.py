@@ -75,7 +75,9 @@ def union(formats: Sequence[EventFormat]) -> tuple[pa.Schema, dict[int, dict[str
             if field.name in ("ts", "cpu", "tid", "instance"):
                 continue
             widened = _widened(columns.get(field.name), field.type)
-            name = field.name if widened is not None and field.name not in _LEAD else f"{form.name}.{field.name}"
+            name = (
+                field.name if widened is not None and field.name not in _LEAD else f"{form.name}.{field.name}"
+            )
             columns[name] = widened if name == field.name and widened is not None else field.type
             mine[field.name] = name
     return pa.schema([pa.field(n, t) for n, t in columns.items()]), named

@@ -25,7 +25,14 @@ _ARROW = {
     "u64": "uint64",
     "f64": "float64",
 }
-_POLARS = {"str": "String", "bool": "Boolean", "i32": "Int32", "i64": "Int64", "u64": "UInt64", "f64": "Float64"}
+_POLARS = {
+    "str": "String",
+    "bool": "Boolean",
+    "i32": "Int32",
+    "i64": "Int64",
+    "u64": "UInt64",
+    "f64": "Float64",
+}
 
 
 @dataclass(frozen=True)
@@ -74,9 +81,11 @@ class Table:
 
         have = set(frame.columns)
         return frame.select(
-            (pl.col(c.name).cast(_polars_type(c.type)) if c.name in have else pl.lit(None, _polars_type(c.type))).alias(
-                c.name
-            )
+            (
+                pl.col(c.name).cast(_polars_type(c.type))
+                if c.name in have
+                else pl.lit(None, _polars_type(c.type))
+            ).alias(c.name)
             for c in self.columns
         )
 
@@ -140,7 +149,9 @@ FAULTS = Table(
     "One row per life: one kvm_async_pf_not_present and what answered it.",
     (
         Column("machine", "str", "", "host, or the guest's name."),
-        Column("vm", "str", "", "The VM: tgid, guest name, or the group of vCPU threads that share guest memory."),
+        Column(
+            "vm", "str", "", "The VM: tgid, guest name, or the group of vCPU threads that share guest memory."
+        ),
         Column("vcpu", "i32", "", "vCPU id."),
         Column("tid", "i32", "", "Host thread of the vCPU."),
         Column("token", "u64", "", "Token as traced: (id << 12) | vcpu on x86."),
@@ -167,7 +178,9 @@ FAULTS = Table(
         Column("p3", "i64", "ns", "Phase P3."),
         Column("p4", "i64", "ns", "Phase P4; null for halt lives."),
         Column("p5", "i64", "ns", "Phase P5; null for halt lives."),
-        Column("total", "i64", "ns", "not_present until the guest was told: acked, else injected, else ready."),
+        Column(
+            "total", "i64", "ns", "not_present until the guest was told: acked, else injected, else ready."
+        ),
         Column("outcome", "str", "", "One of: " + ", ".join(OUTCOMES) + "."),
         Column("repaired", "str", "", "What implied an instant that was not traced; null when all were."),
         Column("repeated", "i32", "", "kvm_async_pf_repeated_fault hits on its gfn while it was open."),
@@ -198,7 +211,12 @@ FINDINGS = Table(
         Column("message", "str", "", "The finding in one sentence."),
         Column("evidence", "evidence", "", "Events that show it."),
         Column("ruled_out", "list[str]", "", "Confounders that the trace excludes."),
-        Column("not_ruled_out", "list[str]", "", "Confounders that the trace cannot exclude, and what would settle them."),
+        Column(
+            "not_ruled_out",
+            "list[str]",
+            "",
+            "Confounders that the trace cannot exclude, and what would settle them.",
+        ),
     ),
 )
 

@@ -18,7 +18,9 @@ _SEVERITIES = ("error", "warning", "info")
 @click.command()
 @click.argument("trace", metavar="TRACE", type=click.Path(path_type=Path))
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the report here; - is stdout.")
-@click.option("--format", "format_", type=click.Choice(FORMATS), help="Format of the report; default: by suffix of -o.")
+@click.option(
+    "--format", "format_", type=click.Choice(FORMATS), help="Format of the report; default: by suffix of -o."
+)
 @click.option(
     "--late-after",
     metavar="TIME",
@@ -75,7 +77,9 @@ def analyze(
     sys.exit(0 if exit_zero else status(analysis, fail_on))
 
 
-def _report(analysis: Analysis, trace: Path, output: Path | None, format_: str | None, *, redact: bool) -> None:
+def _report(
+    analysis: Analysis, trace: Path, output: Path | None, format_: str | None, *, redact: bool
+) -> None:
     if output is not None or format_ is not None:
         analysis.write(output if output is not None else "-", format_)
         click.echo(f"apftrace: {analysis.verdict}: {analysis.headline}", err=True)

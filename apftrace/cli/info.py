@@ -48,7 +48,9 @@ def _lines(source: Source, result: PassResult) -> list[str]:
     ]
     if first is not None and last is not None:
         if facts.clock_unit == "ns":
-            lines.append(f"  window     {first / 1e9:.6f} to {last / 1e9:.6f} s ({(last - first) / 1e9:.6f} s)")
+            lines.append(
+                f"  window     {first / 1e9:.6f} to {last / 1e9:.6f} s ({(last - first) / 1e9:.6f} s)"
+            )
         else:
             lines.append(f"  window     {first} to {last} {facts.clock_unit}")
     if len(facts.instances) > 1:
@@ -60,11 +62,16 @@ def _lines(source: Source, result: PassResult) -> list[str]:
         + " ".join(f"{vcpu}:{tid}" for vcpu, tid in sorted(g.vcpu_tids.items()))
         for g in facts.guests
     ]
-    lines += [f"  {name:<10} {text.strip()}" for name, text in facts.options.items() if "\n" not in text.strip()]
+    lines += [
+        f"  {name:<10} {text.strip()}" for name, text in facts.options.items() if "\n" not in text.strip()
+    ]
     lines += _losses(result)
     lines += [f"  note       {note}" for note in result.notes]
     lines.append("  events")
-    lines += [f"    {count:>12}  {name}" for name, count in sorted(result.counts.items(), key=lambda i: (-i[1], i[0]))]
+    lines += [
+        f"    {count:>12}  {name}"
+        for name, count in sorted(result.counts.items(), key=lambda i: (-i[1], i[0]))
+    ]
     return lines + _rules(source, result)
 
 
@@ -91,5 +98,8 @@ def _rules(source: Source, result: PassResult) -> list[str]:
         missing = [NAMES[k] for k in rule.needs if k not in kinds]
         helps = [NAMES[k] for k in rule.helps if k not in kinds]
         state = "cannot look: record " + " ".join(missing) if missing else "can look"
-        lines.append(f"    {rule.id:<22} {state}" + (f"; surer with {' '.join(helps)}" if helps and not missing else ""))
+        lines.append(
+            f"    {rule.id:<22} {state}"
+            + (f"; surer with {' '.join(helps)}" if helps and not missing else "")
+        )
     return lines

@@ -53,7 +53,6 @@ def account(
         _count(readies, name="stray", where=pl.col("answer").is_in(_STRAY)),
         _count(
             lives,
-
             name="repaired",
             where=pl.col("ready").is_null() & pl.col("repaired").is_not_null(),
         ),

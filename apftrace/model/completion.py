@@ -8,15 +8,21 @@ several lives wait for equal gva at a time, the memslot (hva minus guest address
 
 from __future__ import annotations
 
-from collections import Counter
+from typing import TYPE_CHECKING
 
 import polars as pl
 
 from apftrace.model import tracepoints as tp
-from apftrace.model.recording import Recording
+from apftrace.model.frames import attach
+
+if TYPE_CHECKING:
+    from apftrace.model.recording import Recording
 
 _AFTER_READY_NS = 100_000_000
 """completed may be traced after the ready it caused (R4), late by what the kworker lost in between."""
+
+_OWN_SHARE = 10
+"""A memslot is a thread's own when at least one in ten of its lives lies there."""
 
 _RESULT = {
     "life": pl.Int64, "completed": pl.Int64, "completed_seq": pl.Int64, "hva": pl.Int64, "worker": pl.Int32,
@@ -24,7 +30,10 @@ _RESULT = {
 
 
 def completions(rec: Recording) -> pl.DataFrame:
-    """Return the completed rows: seq, completed, worker, gva, hva, base (hva minus the page of gva)."""
+    """Return the completed rows: seq, completed, worker, gva, hva, base (hva minus the page of gva), sole.
+
+    ``sole`` is the life that alone waited for the page at that instant; null when none or several did.
+    """
     return rec.kind(tp.COMPLETED).select(
         "seq",
         pl.col("ts").alias("completed"),
@@ -32,6 +41,7 @@ def completions(rec: Recording) -> pl.DataFrame:
         pl.col("a").alias("gva"),
         pl.col("b").alias("hva"),
         (pl.col("b") - pl.col("a") + (pl.col("a") & 0xFFF)).alias("base"),
+        pl.when(pl.col("c") >= 0).then("c").alias("sole"),
     )
 
 
@@ -44,12 +54,31 @@ def with_completed(rec: Recording, lives: pl.DataFrame) -> tuple[pl.DataFrame, p
     done = completions(rec)
     lives = _with_work(rec, lives)
     matched = _by_work(rec, lives, done)
-    rest_lives = lives.filter(~pl.col("life").is_in(matched["life"].implode()))
-    rest_done = done.filter(~pl.col("seq").is_in(matched["completed_seq"].implode()))
-    matched = pl.concat([matched, _by_page(rest_lives, rest_done)])
-    lives = lives.join(matched, on="life", how="left", maintain_order="left")
+    sole = _by_sole(*_rest(lives, done, matched))
+    matched = pl.concat([matched, sole])
+    bases = {
+        tid: set(group["base"]) for (tid,), group in bases_of_threads(attach(lives, matched)).group_by("tid")
+    }
+    matched = pl.concat([matched, _by_page(*_rest(lives, done, matched), bases)])
+    lives = attach(lives, matched)
     owner = matched.select(pl.col("completed_seq").alias("seq"), "life")
     return lives, done.join(owner, on="seq", how="left", maintain_order="left")
+
+
+def _rest(
+    lives: pl.DataFrame, done: pl.DataFrame, matched: pl.DataFrame
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Return the lives and the completed rows that have no partner yet."""
+    if not matched.height:
+        return lives, done
+    return (
+        lives.select("life", "tid", "gva", "ready").join(
+            matched.select("life"), on="life", how="anti", maintain_order="left"
+        ),
+        done.join(
+            matched.select(pl.col("completed_seq").alias("seq")), on="seq", how="anti", maintain_order="left"
+        ),
+    )
 
 
 def _with_work(rec: Recording, lives: pl.DataFrame) -> pl.DataFrame:
@@ -76,12 +105,7 @@ def _with_work(rec: Recording, lives: pl.DataFrame) -> pl.DataFrame:
     )
     queued = queued.filter(pl.col("life").is_not_null()).unique("life", keep="first", maintain_order=True)
     runs = _runs(rec, queued)
-    return lives.join(
-        queued.drop("seq").join(runs, on="life", how="left", maintain_order="left"),
-        on="life",
-        how="left",
-        maintain_order="left",
-    )
+    return attach(lives, attach(queued.drop("seq"), runs))
 
 
 def _runs(rec: Recording, queued: pl.DataFrame) -> pl.DataFrame:
@@ -102,7 +126,7 @@ def _runs(rec: Recording, queued: pl.DataFrame) -> pl.DataFrame:
             .unique("life", keep="first", maintain_order=True)
             .select("life", name)
         )
-        out = out.join(found, on="life", how="left", maintain_order="left")
+        out = attach(out, found)
     return out
 
 
@@ -112,7 +136,11 @@ def _by_work(rec: Recording, lives: pl.DataFrame, done: pl.DataFrame) -> pl.Data
         return pl.DataFrame(schema=_RESULT)
     running = done.join_asof(
         rec.kind(tp.EXECUTE_START, tp.EXECUTE_END).select(
-            "seq", pl.col("tid").alias("worker"), pl.col("kind"), pl.col("a").alias("work"), pl.col("ts").alias("began")
+            "seq",
+            pl.col("tid").alias("worker"),
+            pl.col("kind"),
+            pl.col("a").alias("work"),
+            pl.col("ts").alias("began"),
         ),
         on="seq",
         by="worker",
@@ -120,7 +148,9 @@ def _by_work(rec: Recording, lives: pl.DataFrame, done: pl.DataFrame) -> pl.Data
         check_sortedness=False,
     ).filter(pl.col("kind") == tp.EXECUTE_START)
     found = running.join(
-        lives.filter(pl.col("started").is_not_null()).select("life", "gva", "work", pl.col("started").alias("began")),
+        lives.filter(pl.col("started").is_not_null()).select(
+            "life", "gva", "work", pl.col("started").alias("began")
+        ),
         on=["work", "began", "gva"],
         how="inner",
         maintain_order="left",
@@ -132,41 +162,36 @@ def _by_work(rec: Recording, lives: pl.DataFrame, done: pl.DataFrame) -> pl.Data
     )
 
 
-def _by_page(lives: pl.DataFrame, done: pl.DataFrame) -> pl.DataFrame:
-    """Match by gva in time order; only pages that several lives waited for at a time need a closer look."""
+def _by_sole(lives: pl.DataFrame, done: pl.DataFrame) -> pl.DataFrame:
+    """Match each completed with the only life that waited for its page, unless the memslot is another VM's."""
+    pairs = (
+        done.filter(pl.col("sole").is_not_null())
+        .filter(pl.col("sole").is_first_distinct())
+        .join(
+            lives.select(pl.col("life").alias("sole"), "tid"), on="sole", how="inner", maintain_order="left"
+        )
+    )
+    # A life whose not_present was lost may be completed while another VM waits for an equal gva.
+    seen = pairs.group_by("tid", "base").agg(pl.len().alias("n"))
+    seen = seen.with_columns(
+        pl.col("n").sum().over("tid").alias("of_tid"), pl.col("n").max().over("base").alias("best")
+    )
+    foreign = seen.filter((pl.col("n") * _OWN_SHARE < pl.col("of_tid")) & (pl.col("n") < pl.col("best")))
+    pairs = pairs.join(foreign.select("tid", "base"), on=["tid", "base"], how="anti", maintain_order="left")
+    return pairs.select(
+        pl.col("sole").alias("life"), "completed", pl.col("seq").alias("completed_seq"), "hva", "worker"
+    ).cast(_RESULT)  # type: ignore[arg-type]
+
+
+def _by_page(lives: pl.DataFrame, done: pl.DataFrame, bases: dict[object, set[int]]) -> pl.DataFrame:
+    """Match what is left, first in first out per page: pages that several lives waited for at a time."""
     if not lives.height or not done.height:
         return pl.DataFrame(schema=_RESULT)
-    steps = (
-        pl.concat(
-            [
-                lives.select(pl.col("life").alias("seq"), "gva", pl.lit(value=True).alias("begins")),
-                done.select("seq", "gva", pl.lit(value=False).alias("begins")),
-            ]
-        )
-        .sort("gva", "seq")
-        .with_columns(
-            pl.col("seq").shift(-1).over("gva").alias("next_seq"),
-            pl.col("begins").shift(-1).over("gva").alias("next_begins"),
-            pl.int_range(pl.len()).over("gva").alias("nth"),
-        )
-        .with_columns((pl.col("begins") == (pl.col("nth") % 2 == 0)).all().over("gva").alias("alternates"))
-    )
-    plain = steps.filter("alternates", "begins", pl.col("next_seq").is_not_null()).select(
-        pl.col("seq").alias("life"), pl.col("next_seq").alias("completed_seq")
-    )
-    crowded = steps.filter(~pl.col("alternates"))["gva"].unique()
-    pairs = pl.concat([plain, _crowded(lives, done, plain, crowded)])
-    facts = done.select(pl.col("seq").alias("completed_seq"), "completed", "hva", "worker")
-    return pairs.join(facts, on="completed_seq", how="inner", maintain_order="left").select(list(_RESULT)).cast(_RESULT)  # type: ignore[arg-type]
-
-
-def _crowded(lives: pl.DataFrame, done: pl.DataFrame, plain: pl.DataFrame, pages: pl.Series) -> pl.DataFrame:
-    """Match the pages where lives overlap or an event is missing, one step at a time."""
-    bases = _bases(lives, done, plain)
-    begin = lives.filter(pl.col("gva").is_in(pages.implode())).select(
+    shared = lives.select(pl.col("gva").unique()).join(done.select(pl.col("gva").unique()), on="gva")
+    begin = lives.join(shared, on="gva", how="semi").select(
         "gva", pl.col("life").alias("seq"), "tid", pl.col("ready"), pl.lit(None, pl.Int64).alias("base")
     )
-    end = done.filter(pl.col("gva").is_in(pages.implode())).select(
+    end = done.join(shared, on="gva", how="semi").select(
         "gva", "seq", pl.lit(None, pl.Int32).alias("tid"), pl.col("completed").alias("ready"), "base"
     )
     found: list[tuple[int, int]] = []
@@ -184,30 +209,22 @@ def _crowded(lives: pl.DataFrame, done: pl.DataFrame, plain: pl.DataFrame, pages
         if chosen is not None:
             waiting.remove(chosen)
             found.append((chosen[0], seq))
-    return pl.DataFrame(found, schema={"life": pl.Int64, "completed_seq": pl.Int64}, orient="row")
+    pairs = pl.DataFrame(found, schema={"life": pl.Int64, "completed_seq": pl.Int64}, orient="row")
+    facts = done.select(pl.col("seq").alias("completed_seq"), "completed", "hva", "worker")
+    return (
+        pairs.join(facts, on="completed_seq", how="inner", maintain_order="left")
+        .select(list(_RESULT))
+        .cast(_RESULT)  # type: ignore[arg-type]
+    )
 
 
 def _choose(
-    waiting: list[tuple[int, int, int | None]], instant: int, base: int, bases: dict[int, Counter[int]]
+    waiting: list[tuple[int, int, int | None]], instant: int, base: int, bases: dict[object, set[int]]
 ) -> tuple[int, int, int | None] | None:
     alive = [w for w in waiting if w[2] is None or w[2] + _AFTER_READY_NS >= instant]
     fits = [w for w in alive if base in bases.get(w[1], ())] or [w for w in alive if w[1] not in bases]
     # Of those, the one whose ready comes next; a life without any ready only when no other fits.
     return min(fits, key=lambda w: (w[2] is None, w[2] or 0, w[0]), default=None)
-
-
-def _bases(lives: pl.DataFrame, done: pl.DataFrame, plain: pl.DataFrame) -> dict[int, Counter[int]]:
-    """Return per vCPU thread the memslot bases seen in its unambiguous completions."""
-    seen = (
-        plain.join(lives.select("life", "tid"), on="life", how="inner")
-        .join(done.select(pl.col("seq").alias("completed_seq"), "base"), on="completed_seq", how="inner")
-        .group_by("tid", "base")
-        .len()
-    )
-    bases: dict[int, Counter[int]] = {}
-    for tid, base, n in seen.iter_rows():
-        bases.setdefault(tid, Counter())[base] = n
-    return bases
 
 
 def bases_of_threads(lives: pl.DataFrame) -> pl.DataFrame:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import polars as pl
 
 from apftrace.model import accounting, completion, delivery, lives, outcome, phases, strays, unacked, vms
 from apftrace.model import tracepoints as tp
+from apftrace.model.frames import attach, by_thread
 from apftrace.model.loss import overlaps_blind
-from apftrace.model.recording import Recording
+
+if TYPE_CHECKING:
+    from apftrace.model.recording import Recording
 
 
 @dataclass(frozen=True)
@@ -65,18 +69,18 @@ def correlate(rec: Recording, *, late_after: int | None = None, clock_is_ns: boo
     rows = phases.with_readings(rec, rows)
     rows = _with_taint(rec, rows)
     rows, delivered, acks = _with_delivery(rec, rows, paired)
-    rows = lives.with_kind(rec, rows).drop("kind_hint")
+    rows = rows.with_columns(lives.kind(rec, pl.col("accepted")).alias("kind")).drop("kind_hint")
     rows = phases.with_phases(rows)
     rows = outcome.with_repairs(rows, delivered)
     rows = lives.with_repeated(rows, tries)
     threads = vms.vcpu_threads(rec, rows)
-    rows = rows.join(threads.select("tid", "vm", "vcpu"), on="tid", how="left", maintain_order="left")
+    rows = by_thread(rows, threads.select("tid", "vm", "vcpu"))
     spans = delivery.busy_before(delivered, rec.last_ns)
     rows = phases.with_blockers(rows, spans)
     rows = outcome.with_clears(rec, rows, threads)
     rows = outcome.with_progress(rec, rows, threads, spans)
     stale = outcome.staleness(rows, clock_is_ns=clock_is_ns)
-    rows = outcome.with_outcome(rows, stale)
+    rows = outcome.with_outcome(rows, stale, ready_traced=rec.has(tp.READY))
     stuck = unacked.unacked(rec, delivered, threads, stale)
     rows = unacked.with_lost_work(rec, unacked.with_lost_interrupts(rows, stuck), stale)
     late = phases.thresholds(rows, late_after, clock_is_ns=clock_is_ns)
@@ -105,15 +109,19 @@ def _with_doubt(rec: Recording, paired: pl.DataFrame) -> pl.DataFrame:
     firsts = paired.filter(pl.col("answer") == "first").select(
         "life", pl.col("seq").alias("first_seq"), pl.col("ready").alias("first_ready")
     )
-    joined = paired.join(firsts, on="life", how="left", maintain_order="left")
+    joined = attach(paired, firsts)
     since = pl.coalesce("first_ready", "ready")
-    return overlaps_blind(rec, joined.with_columns(since.alias("since")), "since", "ready", "blind").drop("since")
+    return overlaps_blind(rec, joined.with_columns(since.alias("since")), "since", "ready", "blind").drop(
+        "since"
+    )
 
 
 def _with_crowd(rec: Recording, tries: pl.DataFrame, rows: pl.DataFrame) -> pl.DataFrame:
     """Add to each refused try ``outstanding`` lives of its vCPU, and ``blind``: records were lost around it."""
     refused = tries.filter(pl.col("became") == "refused")
-    spans = rows.select("tid", "not_present", pl.coalesce("ended", "cleared", pl.lit(rec.last_ns)).alias("over"))
+    spans = rows.select(
+        "tid", "not_present", pl.coalesce("ended", "cleared", pl.lit(rec.last_ns)).alias("over")
+    )
     open_at = (
         refused.select("seq", "tid", "ts")
         .join(spans, on="tid")
@@ -136,8 +144,8 @@ def _with_delivery(
 ) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
     """Add accepted, injected and acked to the lives; return also the deliveries and the ACKs."""
     ack_rows = delivery.acks(rec)
-    hinted = lives.with_kind(rec, rows.with_columns(pl.lit(None, pl.Int64).alias("accepted")))
-    rows = hinted.rename({"kind": "kind_hint"}).drop("accepted")
+    rows = lives.with_told(rec, rows)
+    rows = rows.with_columns(lives.kind(rec, pl.lit(None, pl.Int64)).alias("kind_hint"))
     delivered = delivery.deliveries(rec, paired, rows)
     delivered, matched = delivery.with_ack(delivered, ack_rows)
     delivered = delivery.imply_from_acks(delivered, matched)
@@ -148,5 +156,5 @@ def _with_delivery(
         "life", "vec", "accepted", "injected", "acked",
         pl.col("^(acc|inj|ack)_.*$"),
     )  # fmt: skip
-    rows = rows.drop("pf_injected").join(carried, on="life", how="left", maintain_order="left")
+    rows = attach(rows, carried)
     return rows, delivered, matched

@@ -6,11 +6,16 @@ to that vCPU (R11), so a delivery is also the span during which the slot was bus
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import polars as pl
 
 from apftrace.model import tracepoints as tp
+from apftrace.model.frames import attach
 from apftrace.model.lives import reading
-from apftrace.model.recording import Recording
+
+if TYPE_CHECKING:
+    from apftrace.model.recording import Recording
 
 FIRST_EXTERNAL = 32
 """Vectors below are exceptions: no interrupt may use them, and vector 0 means that INT was never set."""
@@ -22,7 +27,13 @@ def accepts(rec: Recording) -> pl.DataFrame:
     ``after_ready`` marks the accept that is its thread's very next event after a ready (R9).
     """
     return rec.kind(tp.ACCEPT).select(
-        "seq", "ts", "cpu", "tid", pl.col("a").alias("vec"), (pl.col("c") == 1).alias("after_ready"), *reading("acc")
+        "seq",
+        "ts",
+        "cpu",
+        "tid",
+        pl.col("a").alias("vec"),
+        (pl.col("c") == 1).alias("after_ready"),
+        *reading(tp.ACCEPT, "acc"),
     )
 
 
@@ -42,7 +53,7 @@ def acks(rec: Recording) -> pl.DataFrame:
             "cpu",
             "tid",
             pl.when(exit_ts >= rec.first_ns).then(exit_ts).alias("acked"),
-            *reading("ack"),
+            *reading(tp.MSR, "ack"),
         )
     )
 
@@ -100,7 +111,11 @@ def deliveries(rec: Recording, paired: pl.DataFrame, lives: pl.DataFrame) -> pl.
     readings = [c for c in traced.columns if c.startswith("acc_")]
     # A halt-form ready raises no vector (R10): an accept right after one may belong to a ready that was not
     # traced. ``doubted`` keeps the life that the order of rows names, in case no other can be meant.
-    halts = pl.col("life").is_in(lives.filter(pl.col("kind_hint") == "halt")["life"].implode()).fill_null(value=False)
+    halts = (
+        pl.col("life")
+        .is_in(lives.filter(pl.col("kind_hint") == "halt")["life"].implode())
+        .fill_null(value=False)
+    )
     traced = traced.with_columns(
         pl.when(halts & pl.col("accepted").is_not_null()).then("accepted").otherwise("ready").alias("start"),
         pl.when(halts).then(pl.lit("accept")).alias("implied"),
@@ -136,7 +151,9 @@ def with_ack(delivered: pl.DataFrame, ack_rows: pl.DataFrame) -> tuple[pl.DataFr
         matched = (
             ack_rows.sort("acked")
             .join_asof(
-                delivered.select(pl.col("start").alias("acked"), "tid", pl.col("seq").alias("delivery")).sort("acked"),
+                delivered.select(pl.col("start").alias("acked"), "tid", pl.col("seq").alias("delivery")).sort(
+                    "acked"
+                ),
                 on="acked",
                 by="tid",
                 strategy="backward",
@@ -183,7 +200,9 @@ def _match_by_order(delivered: pl.DataFrame, ack_rows: pl.DataFrame) -> pl.DataF
 
 def with_virq(rec: Recording, delivered: pl.DataFrame) -> pl.DataFrame:
     """Add ``injected`` (first kvm_inj_virq of the vector before the ACK) and its reading (R12)."""
-    virqs = rec.kind(tp.INJ_VIRQ).select("seq", "tid", pl.col("ts").alias("injected"), *reading("inj"))
+    virqs = rec.kind(tp.INJ_VIRQ).select(
+        "seq", "tid", pl.col("ts").alias("injected"), *reading(tp.INJ_VIRQ, "inj")
+    )
     hit = virqs.join_asof(
         delivered.select("seq", pl.col("seq").alias("delivery"), "tid", "acked"),
         on="seq",
@@ -191,7 +210,8 @@ def with_virq(rec: Recording, delivered: pl.DataFrame) -> pl.DataFrame:
         strategy="backward",
         check_sortedness=False,
     ).filter(
-        pl.col("delivery").is_not_null() & (pl.col("acked").is_null() | (pl.col("injected") <= pl.col("acked")))
+        pl.col("delivery").is_not_null()
+        & (pl.col("acked").is_null() | (pl.col("injected") <= pl.col("acked")))
     )
     firsts = hit.unique("delivery", keep="first", maintain_order=True).drop("seq", "tid", "acked")
     return delivered.join(firsts, left_on="seq", right_on="delivery", how="left", maintain_order="left")
@@ -292,4 +312,4 @@ def busy_at(spans: pl.DataFrame, frame: pl.DataFrame, instant: str, name: str) -
             .alias(name),
         )
     )
-    return frame.join(summed, on="life", how="left", maintain_order="left")
+    return attach(frame, summed)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-
-import polars as pl
+from typing import TYPE_CHECKING
 
 from apftrace.model import tracepoints as tp
-from apftrace.model.recording import Recording
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from apftrace.model.recording import Recording
 
 _M64 = 0xFFFFFFFFFFFFFFFF
 
@@ -60,10 +62,6 @@ _TEXT: dict[int, Callable[[int, int, int], str]] = {
 
 def texts(rec: Recording, seqs: Iterable[int]) -> dict[int, dict[str, object]]:
     """Return the evidence row (ts, cpu, tid, event, text) of each anchor, by its seq."""
-    wanted = pl.Series("seq", sorted(set(seqs)), pl.Int64)
-    found = rec.anchors.filter(pl.col("seq").is_in(wanted.implode())).select(
-        "seq", "ts", "cpu", "tid", "kind", "a", "b", "c"
-    )
     return {
         seq: {
             "ts": ts,
@@ -72,5 +70,5 @@ def texts(rec: Recording, seqs: Iterable[int]) -> dict[int, dict[str, object]]:
             "event": tp.NAMES.get(kind, "?"),
             "text": _TEXT[kind](a, b, c) if kind in _TEXT else "",
         }
-        for seq, ts, cpu, tid, kind, a, b, c in found.iter_rows()
+        for seq, ts, cpu, tid, kind, a, b, c in rec.anchors.at(seqs).iter_rows()
     }

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import islice
+from typing import TYPE_CHECKING
 
 import polars as pl
+import pyarrow as pa
 
 from apftrace.analysis import NotRun
 from apftrace.model import tracepoints as tp
-from apftrace.model.correlate import Case
 from apftrace.model.evidence import texts
 from apftrace.model.rules import CATALOGUE
 from apftrace.model.rules.base import ERROR, INFO, WARNING, Finding
 from apftrace.schema import FINDINGS
+
+if TYPE_CHECKING:
+    from apftrace.model.correlate import Case
 
 EVIDENCE_PER_RULE = 1000
 """Findings of one rule that carry their events; further ones state everything else."""
@@ -55,7 +59,9 @@ def judge(case: Case) -> Judgement:
 
 
 def _frame(case: Case, stated: list[tuple[str, list[Finding]]]) -> pl.DataFrame:
-    wanted = [s for _, found in stated for f in islice(found, EVIDENCE_PER_RULE) for s in f["seqs"] if s is not None]
+    wanted = [
+        s for _, found in stated for f in islice(found, EVIDENCE_PER_RULE) for s in f["seqs"] if s is not None
+    ]
     shown = texts(case.rec, wanted)
     rows: list[dict[str, object]] = []
     for rule, found in stated:
@@ -77,9 +83,13 @@ def _frame(case: Case, stated: list[tuple[str, list[Finding]]]) -> pl.DataFrame:
         return FINDINGS.empty()
     rows.sort(key=lambda r: _SEVERITY_ORDER[str(r["severity"])])
     unsigned = {"token", "gva", "blocker"}
-    dtypes = {n: (pl.Int64() if n in unsigned else t) for n, t in FINDINGS.polars().items()}
-    columns = {n: [r.get(n) for r in rows] for n in dtypes if n not in ("vm", "vcpu", "machine")}
-    frame = pl.DataFrame({n: pl.Series(n, v, dtypes[n], strict=False) for n, v in columns.items()})
+    columns = {
+        f.name: pa.array([r.get(f.name) for r in rows], pa.int64() if f.name in unsigned else f.type)
+        for f in FINDINGS.arrow()
+        if f.name not in ("vm", "vcpu", "machine")
+    }
+    frame = pl.from_arrow(pa.table(columns))
+    assert isinstance(frame, pl.DataFrame)
     frame = frame.with_columns(pl.col(c).reinterpret(signed=False) for c in sorted(unsigned))
     frame = frame.join(case.threads.select("tid", "vm", "vcpu"), on="tid", how="left", maintain_order="left")
     return FINDINGS.conform(frame.with_columns(pl.lit(case.rec.machine).alias("machine")))
@@ -94,7 +104,13 @@ def _unsafe(case: Case) -> tuple[str, ...]:
         cpus = ", ".join(str(c) for c in sorted({loss.cpu for loss in case.rec.losses}))
         counts = [loss.count for loss in case.rec.losses]
         known = sum(c for c in counts if c is not None)
-        many = f"{known} records" if None not in counts else f"{known or 'some'} or more records" if known else "records"
+        many = (
+            f"{known} records"
+            if None not in counts
+            else f"{known or 'some'} or more records"
+            if known
+            else "records"
+        )
         out.append(f"{many} lost on CPU {cpus}")
     return tuple(out)
 
@@ -125,5 +141,7 @@ def _verdict(case: Case, findings: pl.DataFrame, unsafe: tuple[str, ...]) -> tup
 
 
 def _summary(findings: pl.DataFrame) -> str:
-    counts = findings.group_by("rule", maintain_order=True).len().sort("len", "rule", descending=[True, False])
+    counts = (
+        findings.group_by("rule", maintain_order=True).len().sort("len", "rule", descending=[True, False])
+    )
     return ", ".join(f"{count} {rule}" for rule, count in counts.iter_rows())

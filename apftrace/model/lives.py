@@ -6,20 +6,24 @@ is thread, token and gva, and the latest not_present before a ready is the one t
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import polars as pl
 
 from apftrace.model import tracepoints as tp
-from apftrace.model.recording import Recording
+from apftrace.model.anchors import READINGS
+from apftrace.model.frames import attach
+
+if TYPE_CHECKING:
+    from apftrace.model.recording import Recording
 
 _SKEW_NS = 20_000_000
 """Most that the clocks of two CPUs may disagree: trace clock ``local`` is only roughly in step."""
 
-_READING = ("seq", "entries", "virqs", "hlts", "ran", "waited", "slept", "blocked")
 
-
-def reading(prefix: str) -> list[pl.Expr]:
-    """Return the odometer columns renamed with ``prefix``, to be carried beside an instant."""
-    return [pl.col(c).alias(f"{prefix}_{c}") for c in _READING]
+def reading(kind: int, prefix: str) -> list[pl.Expr]:
+    """Return ``seq`` and the reading of an anchor kind, renamed with ``prefix`` to stand beside an instant."""
+    return [pl.col(c).alias(f"{prefix}_{c}") for c in ("seq", *READINGS[kind]) if c != "exit_ts"]
 
 
 def begin(rec: Recording) -> pl.DataFrame:
@@ -33,7 +37,7 @@ def begin(rec: Recording) -> pl.DataFrame:
             "tid",
             pl.col("a").alias("token"),
             pl.col("b").alias("gva"),
-            *reading("np"),
+            pl.col("entries").alias("np_entries"),
         )
         .with_columns(pl.int_range(1, pl.len() + 1, dtype=pl.Int32).over("tid", "token").alias("use"))
     )
@@ -49,7 +53,7 @@ def readies(rec: Recording) -> pl.DataFrame:
         pl.col("a").alias("token"),
         pl.col("b").alias("gva"),
         (pl.col("a") == tp.BROADCAST).alias("broadcast"),
-        *reading("ready"),
+        *reading(tp.READY, "ready"),
     )
 
 
@@ -121,7 +125,10 @@ def _retagged(lives: pl.DataFrame, paired: pl.DataFrame) -> pl.DataFrame:
             paired.join(found, on="seq", how="left", maintain_order="left")
             .with_columns(
                 pl.coalesce("life", "other").alias("life"),
-                pl.when(pl.col("other").is_not_null()).then(pl.lit(answer)).otherwise("answer").alias("answer"),
+                pl.when(pl.col("other").is_not_null())
+                .then(pl.lit(answer))
+                .otherwise("answer")
+                .alias("answer"),
             )
             .drop("other")
         )
@@ -133,7 +140,7 @@ def with_ready(lives: pl.DataFrame, paired: pl.DataFrame) -> pl.DataFrame:
     ends = paired.filter(pl.col("answer").is_in(["first", "retagged"])).select(
         "life", "ready", "answer", pl.col("^ready_.*$")
     )
-    return lives.join(ends, on="life", how="left", maintain_order="left")
+    return attach(lives, ends)
 
 
 def with_try(rec: Recording, lives: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
@@ -146,30 +153,44 @@ def with_try(rec: Recording, lives: pl.DataFrame) -> tuple[pl.DataFrame, pl.Data
     """
     rows = (
         rec.kind(tp.TRY, tp.NOT_PRESENT, tp.REPEATED)
-        .join(rec.threads.select("tid", pl.col("entries").alias("entries_at_end")), on="tid", how="left", maintain_order="left")
-        .with_columns(
+        .select(
+            "seq", "ts", "tid", "kind", "b", "entries", "exit_ts",
             pl.when(pl.col("kind") == tp.NOT_PRESENT).then("b").otherwise("a").alias("gva"),
-            pl.col("kind").shift(-1).over("tid").alias("next_kind"),
-            # The record may begin or end in the middle of a fault: no exit before it, no entry after it.
-            ((pl.col("exit_ts") < rec.first_ns) & pl.col("seq").is_first_distinct().over("tid")).alias("at_head"),
-            (pl.col("entries") == pl.col("entries_at_end")).alias("at_tail"),
         )
+        .sort("tid", maintain_order=True)
+    )  # fmt: skip
+    last_entries = dict(rec.threads.select("tid", "entries").iter_rows())
+    ends = pl.col("tid") != pl.col("tid").shift(-1)
+    begins = pl.col("tid") != pl.col("tid").shift(1)
+    rows = rows.with_columns(
+        ends.fill_null(value=True).alias("is_last"), begins.fill_null(value=True).alias("is_first")
     )
     rows = rows.with_columns(
-        (pl.col("gva").shift(-1).over("tid") == pl.col("gva")).fill_null(value=False).alias("same_next"),
+        pl.when(~pl.col("is_last")).then(pl.col("kind").shift(-1)).alias("next_kind"),
+        (~pl.col("is_last") & (pl.col("gva").shift(-1) == pl.col("gva"))).alias("same_next"),
         (
-            (pl.col("gva").shift(1).over("tid") == pl.col("gva"))
-            & (pl.col("kind").shift(1).over("tid") == tp.TRY)
-        ).fill_null(value=False).alias("after_try"),
-        pl.col("ts").shift(1).over("tid").alias("prev_ts"),
-        pl.col("b").shift(1).over("tid").alias("prev_gfn"),
-    )  # fmt: skip
+            ~pl.col("is_first")
+            & (pl.col("gva").shift(1) == pl.col("gva"))
+            & (pl.col("kind").shift(1) == tp.TRY)
+        ).alias("after_try"),
+        pl.col("ts").shift(1).alias("prev_ts"),
+        pl.col("b").shift(1).alias("prev_gfn"),
+        # The record may begin or end in the middle of a fault: no exit before it, no entry after it.
+        (pl.col("is_first") & (pl.col("exit_ts") < rec.first_ns)).alias("at_head"),
+        (
+            pl.col("is_last")
+            & (
+                pl.col("entries")
+                == pl.col("tid").replace_strict(last_entries, default=-1, return_dtype=pl.Int64)
+            )
+        ).alias("at_tail"),
+    ).sort("seq")
     tries = rows.filter(pl.col("kind") != tp.NOT_PRESENT).select(
         "seq", "ts", "tid", "gva", pl.col("b").alias("gfn"), "kind", "after_try", "at_head",
         pl.when(pl.col("kind") == tp.REPEATED).then(None)
         .when(pl.col("same_next") & (pl.col("next_kind") == tp.NOT_PRESENT)).then(pl.lit("not_present"))
         .when(pl.col("same_next") & (pl.col("next_kind") == tp.REPEATED)).then(pl.lit("repeated"))
-        .when(pl.col("next_kind").is_null() & pl.col("at_tail")).then(pl.lit("cut"))
+        .when(pl.col("at_tail")).then(pl.lit("cut"))
         .otherwise(pl.lit("refused")).alias("became"),
     )  # fmt: skip
     tried = pl.col("after_try")
@@ -179,7 +200,7 @@ def with_try(rec: Recording, lives: pl.DataFrame) -> tuple[pl.DataFrame, pl.Data
         pl.when(tried).then("prev_gfn").alias("gfn"),
         (~tried & pl.col("at_head")).alias("headless"),
     )
-    lives = lives.join(of_life, on="life", how="left", maintain_order="left")
+    lives = attach(lives, of_life)
     # Without a try the frame is the page of gva: true under EPT and NPT, where gva is a guest physical address.
     return lives.with_columns(pl.coalesce("gfn", pl.col("gva").cast(pl.Int64) // 4096).alias("gfn")), tries
 
@@ -198,48 +219,48 @@ def with_repeated(lives: pl.DataFrame, tries: pl.DataFrame) -> pl.DataFrame:
         .group_by("life")
         .agg(pl.len().cast(pl.Int32).alias("repeated"))
     )
-    return lives.join(counted, on="life", how="left", maintain_order="left").with_columns(
-        pl.col("repeated").fill_null(0)
-    )
+    return attach(lives, counted).with_columns(pl.col("repeated").fill_null(0))
 
 
-def with_kind(rec: Recording, lives: pl.DataFrame) -> pl.DataFrame:
-    """Add ``pf_injected`` and ``kind``: pv when the guest was told, halt when only the vCPU sleeps.
+def with_told(rec: Recording, lives: pl.DataFrame) -> pl.DataFrame:
+    """Add ``pf_injected``: when the guest was told by #PF; null when it was not, or not traced.
 
     A not_present was delivered when kvm_inj_exception #PF follows on the thread before its next
-    kvm_entry (R8); a re-injection is the same delivery and does not count. The page-ready vector
-    accepted right after ready says the same from the other end (R9, R10).
+    kvm_entry (R8); a re-injection is the same delivery and does not count.
     """
-    lives = lives.with_columns(pl.lit(None, pl.Int64).alias("pf_injected"))
-    if rec.has(tp.INJ_EXCEPTION):
-        injections = rec.kind(tp.INJ_EXCEPTION).filter((pl.col("a") == tp.PF_VECTOR) & (pl.col("c") == 0))
-        told = (
-            injections.select("seq", "tid", "ts", "entries")
-            .join_asof(
-                lives.select("life", "tid", "np_entries", pl.col("life").alias("seq")),
-                on="seq",
-                by="tid",
-                strategy="backward",
-                check_sortedness=False,
-            )
-            .filter(pl.col("entries") == pl.col("np_entries"))
-            .unique("life", keep="first", maintain_order=True)
-            .select("life", pl.col("ts").alias("told"))
+    if not rec.has(tp.INJ_EXCEPTION):
+        return lives.with_columns(pl.lit(None, pl.Int64).alias("pf_injected"))
+    injections = rec.kind(tp.INJ_EXCEPTION).filter((pl.col("a") == tp.PF_VECTOR) & (pl.col("c") == 0))
+    told = (
+        injections.select("seq", "tid", "ts", "entries")
+        .join_asof(
+            lives.select("life", "tid", "np_entries", pl.col("life").alias("seq")),
+            on="seq",
+            by="tid",
+            strategy="backward",
+            check_sortedness=False,
         )
-        lives = (
-            lives.join(told, on="life", how="left", maintain_order="left")
-            .with_columns(pl.col("told").alias("pf_injected"))
-            .drop("told")
-        )
-    told_by_exception = rec.has(tp.INJ_EXCEPTION, tp.ENTRY)
-    told_by_vector = rec.has(tp.ACCEPT)
-    return lives.with_columns(
-        pl.when(pl.col("pf_injected").is_not_null() | pl.col("accepted").is_not_null())
+        .filter(pl.col("entries") == pl.col("np_entries"))
+        .filter(pl.col("life").is_first_distinct())
+        .select("life", pl.col("ts").alias("pf_injected"))
+    )
+    return attach(lives, told)
+
+
+def kind(rec: Recording, accepted: pl.Expr) -> pl.Expr:
+    """Return ``kind``: pv when the guest was told, halt when only the vCPU sleeps, else unknown.
+
+    Args:
+        rec: the recording.
+        accepted: when the page-ready vector was accepted right after ready, which says the same as
+            ``pf_injected`` from the other end (R9, R10).
+    """
+    by_exception = pl.lit(rec.has(tp.INJ_EXCEPTION, tp.ENTRY))
+    by_vector = pl.lit(rec.has(tp.ACCEPT)) & pl.col("ready").is_not_null()
+    return (
+        pl.when(pl.col("pf_injected").is_not_null() | accepted.is_not_null())
         .then(pl.lit("pv"))
-        .when(pl.lit(told_by_exception) & ~pl.col("tainted"))
-        .then(pl.lit("halt"))
-        .when(pl.lit(told_by_vector) & pl.col("ready").is_not_null() & ~pl.col("tainted"))
+        .when((by_exception | by_vector) & ~pl.col("tainted"))
         .then(pl.lit("halt"))
         .otherwise(pl.lit("unknown"))
-        .alias("kind")
     )

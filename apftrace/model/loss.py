@@ -13,9 +13,8 @@ import polars as pl
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from apftrace_parsers.base import Loss
-
     from apftrace.model.recording import Recording
+    from apftrace_parsers.base import Loss
 
 _EARLIEST, _LATEST = -(2**62), 2**62
 
@@ -53,7 +52,7 @@ def overlaps_blind(rec: Recording, frame: pl.DataFrame, start: str, stop: str, n
         return frame.with_columns(pl.lit(value=False).alias(name))
     parts = []
     for (tid,), rows in frame.with_row_index("_row").group_by("tid"):
-        spans = blind_spans(rec.losses, rec.cpus_of.get(int(tid), frozenset()))  # type: ignore[call-overload]
+        spans = blind_spans(rec.losses, rec.cpus_of.get(int(tid), frozenset()))
         if not spans:
             parts.append(rows.select("_row", pl.lit(value=False).alias(name)))
             continue

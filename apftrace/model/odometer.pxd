@@ -3,7 +3,7 @@ cdef int _TRY, _REPEATED, _NOT_PRESENT, _READY, _COMPLETED, _ENTRY, _EXIT, _MSR,
 cdef int _ACCEPT, _INJ_VIRQ, _PAGE_FAULT, _USERSPACE_EXIT, _SWITCH, _WAKING, _WAKEUP, _QUEUE_WORK
 cdef int _EXECUTE_START, _EXECUTE_END, _PROCESS_EXIT, _APICV_ACCEPT, _READING, _LOST
 cdef long long _MSR_EN, _MSR_INT, _MSR_ACK, _PF_VECTOR, _MC_VECTOR, _HLT_VMX, _HLT_SVM
-cdef long long _SLEEPING, _UNINTERRUPTIBLE, _DEAD, _STATE_MASK, _NEVER
+cdef long long _SLEEPING, _UNINTERRUPTIBLE, _DEAD, _STATE_MASK, _NEVER, _ABSURD
 cdef int _UNKNOWN, _RUNNING, _RUNNABLE, _SLEEP, _BLOCKED
 cdef int _TID, _FIRST, _LAST, _CPU, _ENTRIES, _VIRQS, _HLTS, _EXIT_TS, _ENTRY_TS, _STATE, _SINCE, _CLOCK
 cdef int _PREV, _READY_GFN, _VCPU, _GONE, _WORK, _FIELDS
@@ -22,11 +22,19 @@ cdef class Odometer:
     cdef long long[::1] o_ts, o_a, o_b, o_c, o_exit, o_ran, o_waited, o_slept, o_blocked
     cdef int[::1] o_cpu, o_tid, o_kind, o_entries, o_virqs, o_hlts
     cdef int n_out, room
+    cdef long long n_before
 
-    cdef int slot_of(self, int tid, long long ts, int cpu) except -1
-    cdef void emit(self, int slot, int kind, long long ts, int cpu, long long a, long long b, long long c) except *
-    cdef void become(self, int slot, int state, long long ts) noexcept
-    cdef readings(self, long long gva, long long ts, int cpu)
+    cdef int _slot_of(self, int tid, long long ts, int cpu) except -1
+    cdef void _become(self, int slot, int state, long long ts) noexcept
+    cdef int _emit(self, int slot, int kind, long long ts, int cpu, long long a, long long b, long long c) except -1
+    cdef _completed(self, int slot, long long ts, int cpu, long long gva, long long address)
+    cdef _begin(self, int slot, long long gva)
+    cdef _end(self, int slot, long long gva)
+    cdef bint _keep(self, int slot, int kind, long long a, long long b, long long c) except -1
+    cdef int _seen(self, int slot, int tid, long long ts, int cpu) except -1
+    cdef int _switch(self, long long ts, int cpu, int prev_pid, long long prev_state, int next_pid) except -1
+    cdef int _wake(self, long long ts, int cpu, int pid) except -1
+    cdef _accept(self, int slot, int kind, long long ts, int cpu, long long vec, long long apicid)
+    cdef int _own(self, int slot, int kind, long long ts, int cpu, long long a, long long b, long long c) except -1
     cpdef int feed(self, const long long[::1] ts, const int[::1] cpu, const int[::1] tid, const int[::1] kind,
                    const long long[::1] a, const long long[::1] b, const long long[::1] c) except -1
-    cdef bint keep(self, int slot, int kind, long long a, long long b, long long c) except -1

@@ -53,6 +53,7 @@ _UNINTERRUPTIBLE = _tp.TASK_UNINTERRUPTIBLE
 _DEAD = _tp.TASK_DEAD
 _STATE_MASK = _tp.TASK_STATE_MASK
 _NEVER = -(2**62)
+_ABSURD = 2**60
 
 # What a thread is doing, as the sched events tell it. Time in a state is booked in _CLOCK + state.
 _UNKNOWN, _RUNNING, _RUNNABLE, _SLEEP, _BLOCKED = range(5)
@@ -72,7 +73,8 @@ COLUMNS: tuple[tuple[str, str], ...] = (
 ``exit_ts`` is the thread's last kvm_exit; ``ran waited slept blocked`` are ns on a CPU, runnable but not
 on one, in interruptible and in uninterruptible sleep since the thread was first seen. In a kvm_msr row
 the fields are write, ecx, data. A READING row is the vCPU thread's reading at the instant of a
-``completed`` (a: gva) that some kworker traced.
+``completed`` (a: gva, b: row of its not_present) that some kworker traced; in a ``completed`` row c is
+the row of the not_present when only one vCPU waits for the page, else -1.
 """
 
 
@@ -88,7 +90,7 @@ class Odometer:
     def __init__(self) -> None:
         self.vectors: dict[int, bool] = {_tp.LINUX_VECTOR: True}
         self.seen_vectors: dict[int, bool] = {}
-        self.open_lives: dict[int, list[int]] = {}
+        self.open_lives: dict[int, list[tuple[int, int]]] = {}
         self.cpus_of: dict[int, set[int]] = {}
         self.function = 0
         self.n_threads = 0
@@ -99,9 +101,10 @@ class Odometer:
         self.state = memoryview(self._state_store)
         self._out: dict[str, Any] = {}
         self.n_out = 0
-        self.make_room(1 << 14)
+        self.n_before = 0
+        self._make_room(1 << 14)
 
-    def grow(self) -> None:
+    def _grow(self) -> None:
         """Double the room for threads."""
         state = self._state_store + array("q", bytes(8 * len(self._state_store)))
         self.mask = self.mask * 2 + 1
@@ -119,7 +122,7 @@ class Odometer:
     def _hash(self, tid: int) -> int:
         return (tid ^ (tid >> 10)) & self.mask
 
-    def slot_of(self, tid, ts, cpu):  # type: ignore[no-untyped-def]
+    def _slot_of(self, tid: int, ts: int, cpu: int) -> int:
         # Threads are few and never forgotten, so open addressing needs no deletion.
         at = (tid ^ (tid >> 10)) & self.mask
         while self.slots[at] >= 0:
@@ -128,8 +131,8 @@ class Odometer:
             at = (at + 1) & self.mask
         slot = self.n_threads
         if (slot + 1) * 2 > self.mask:
-            self.grow()
-            return self.slot_of(tid, ts, cpu)
+            self._grow()
+            return self._slot_of(tid, ts, cpu)
         self.slots[at] = slot
         self.n_threads = slot + 1
         base = slot * _FIELDS
@@ -145,20 +148,23 @@ class Odometer:
         self.state[base + _VCPU] = -1
         return slot
 
-    def become(self, slot, state, ts):  # type: ignore[no-untyped-def]
+    def _become(self, slot: int, state: int, ts: int) -> None:
         base = slot * _FIELDS
-        was = self.state[base + _STATE]
-        self.state[base + _CLOCK + was] += ts - self.state[base + _SINCE]
+        spent = ts - self.state[base + _SINCE]
+        # A stamp out of a damaged page may lie anywhere; no sum may leave 64 bits because of it.
+        if 0 < spent < _ABSURD:
+            at = base + _CLOCK + self.state[base + _STATE]
+            self.state[at] = (self.state[at] + spent) & (_ABSURD - 1)
         self.state[base + _SINCE] = ts
         self.state[base + _STATE] = state
 
-    def emit(self, slot, kind, ts, cpu, a, b, c):  # type: ignore[no-untyped-def]
+    def _emit(self, slot: int, kind: int, ts: int, cpu: int, a: int, b: int, c: int) -> None:
         if self.n_out == self.room:
-            self.make_room(self.room * 2)
+            self._make_room(self.room * 2)
         n = self.n_out
         base = slot * _FIELDS
         state = self.state
-        self.become(slot, state[base + _STATE], ts)
+        self._become(slot, state[base + _STATE], ts)
         self.o_ts[n] = ts
         self.o_cpu[n] = cpu
         self.o_tid[n] = state[base + _TID]
@@ -176,132 +182,169 @@ class Odometer:
         self.o_blocked[n] = state[base + _CLOCK + _BLOCKED]
         self.n_out = n + 1
 
-    def readings(self, gva, ts, cpu):  # type: ignore[no-untyped-def]
+    def _completed(self, slot: int, ts: int, cpu: int, gva: int, address: int) -> None:
         # A completed names no vCPU: read every vCPU that waits for this page; nearly always it is one.
         owners = self.open_lives.get(gva)
-        if owners is not None:
-            for slot in owners:
-                self.emit(slot, _READING, ts, cpu, gva, 0, 0)
+        if owners is None:
+            self._emit(slot, _COMPLETED, ts, cpu, gva, address, -1)
+            return
+        self._emit(slot, _COMPLETED, ts, cpu, gva, address, owners[0][1] if len(owners) == 1 else -1)
+        for owner, life in owners:
+            self._emit(owner, _READING, ts, cpu, gva, life, 0)
 
-    def keep(self, slot, kind, a, b, c):  # type: ignore[no-untyped-def]
-        """Say whether a rare event is an anchor, and learn from it what later events mean."""
+    def _begin(self, slot: int, gva: int) -> None:
+        # A page is outstanding once per vCPU (R14): an older life of it on this thread is over.
+        owners = self.open_lives.get(gva)
+        life = (slot, self.n_before + self.n_out)
+        if owners is None:
+            self.open_lives[gva] = [life]
+        else:
+            self.open_lives[gva] = [o for o in owners if o[0] != slot] + [life]
+
+    def _end(self, slot: int, gva: int) -> None:
+        owners = self.open_lives.get(gva)
+        if owners is None:
+            return
+        if len(owners) == 1:
+            if owners[0][0] == slot:
+                del self.open_lives[gva]
+        else:
+            self.open_lives[gva] = [o for o in owners if o[0] != slot]
+
+    def _keep(self, slot: int, kind: int, a: int, b: int, c: int) -> bool:
+        # Say whether an event is an anchor, and learn from it what later events mean.
         base = slot * _FIELDS
-        if kind == _MSR:
+        if kind == _NOT_PRESENT:
+            self._begin(slot, b)
+        elif kind == _READY:
+            self.state[base + _READY_GFN] = b >> 12
+            self._end(slot, b)
+        elif kind == _MSR:
             if a and b == _MSR_INT:
                 self.vectors[c & 0xFF] = True
-            return a and (b == _MSR_EN or b == _MSR_INT or b == _MSR_ACK)
-        if kind == _INJ_EXCEPTION:
-            return a == _PF_VECTOR or a == _MC_VECTOR
-        if kind == _QUEUE_WORK:
+            return a != 0 and b in (_MSR_EN, _MSR_INT, _MSR_ACK)
+        elif kind == _INJ_EXCEPTION:
+            return a in (_PF_VECTOR, _MC_VECTOR)
+        elif kind == _QUEUE_WORK:
             # schedule_work comes right after not_present on the same thread, before 5.8 right before it:
             # that is how the address of async_pf_execute is learned.
-            if self.state[base + _PREV] == _NOT_PRESENT or self.state[base + _PREV] == _TRY:
+            if self.state[base + _PREV] in (_NOT_PRESENT, _TRY):
                 self.function = b
             return b == self.function
-        if kind == _EXECUTE_START:
+        elif kind == _EXECUTE_START:
             self.state[base + _WORK] = a if b == self.function else 0
             return b == self.function and b != 0
-        if kind == _EXECUTE_END:
+        elif kind == _EXECUTE_END:
             return a != 0 and self.state[base + _WORK] == a
-        if kind == _USERSPACE_EXIT:
+        elif kind == _USERSPACE_EXIT:
             return b < 0 and b != -4
         return True
 
-    def feed(self, ts, cpu, tid, kind, a, b, c):  # type: ignore[no-untyped-def]
-        """Take one batch; return the number of anchors that ``take`` will hand out."""
+    def _seen(self, slot: int, tid: int, ts: int, cpu: int) -> None:
+        base = slot * _FIELDS
+        self.state[base + _LAST] = ts
+        if self.state[base + _CPU] != cpu:
+            self.state[base + _CPU] = cpu
+            self.cpus_of.setdefault(tid, set()).add(cpu)
+
+    def _switch(self, ts: int, cpu: int, prev_pid: int, prev_state: int, next_pid: int) -> None:
+        if prev_pid > 0:
+            slot = self._slot_of(prev_pid, ts, cpu)
+            if prev_state & _DEAD:
+                self.state[slot * _FIELDS + _GONE] = ts
+            if prev_state & _STATE_MASK == 0:
+                self._become(slot, _RUNNABLE, ts)
+            elif prev_state & _UNINTERRUPTIBLE:
+                self._become(slot, _BLOCKED, ts)
+            else:
+                self._become(slot, _SLEEP, ts)
+        if next_pid > 0:
+            slot = self._slot_of(next_pid, ts, cpu)
+            self._become(slot, _RUNNING, ts)
+            self._seen(slot, next_pid, ts, cpu)
+
+    def _wake(self, ts: int, cpu: int, pid: int) -> None:
+        slot = self._slot_of(pid, ts, cpu)
+        if self.state[slot * _FIELDS + _STATE] >= _SLEEP:
+            self._become(slot, _RUNNABLE, ts)
+
+    def _accept(self, slot: int, kind: int, ts: int, cpu: int, vec: int, apicid: int) -> None:
+        # The accept that ready caused is the thread's very next event; c tells it from any other.
+        if kind == _ACCEPT and self.state[slot * _FIELDS + _PREV] == _READY:
+            self._emit(slot, kind, ts, cpu, vec, apicid, 1)
+            return
+        self.seen_vectors[vec] = True
+        if vec in self.vectors:
+            self._emit(slot, kind, ts, cpu, vec, apicid, 0)
+
+    def _own(self, slot: int, kind: int, ts: int, cpu: int, a: int, b: int, c: int) -> None:
+        # An event that is about the thread that traced it, the frequent kinds first.
+        base = slot * _FIELDS
+        if kind == _EXIT:
+            self.state[base + _EXIT_TS] = ts
+            if a in (_HLT_SVM, _HLT_VMX):
+                self.state[base + _HLTS] += 1
+        elif kind == _ENTRY:
+            self.state[base + _ENTRIES] += 1
+            self.state[base + _ENTRY_TS] = ts
+            self.state[base + _VCPU] = a
+        elif kind == _PAGE_FAULT:
+            if self.state[base + _READY_GFN] == a >> 12:
+                self._emit(slot, kind, ts, cpu, a, b, c)
+        elif kind == _INJ_VIRQ:
+            self.state[base + _VIRQS] += 1
+            if a in self.vectors:
+                self._emit(slot, kind, ts, cpu, a, b, c)
+        elif kind in (_ACCEPT, _APICV_ACCEPT):
+            self._accept(slot, kind, ts, cpu, a, b)
+        elif kind == _COMPLETED:
+            self._completed(slot, ts, cpu, a, b)
+        elif self._keep(slot, kind, a, b, c):
+            self._emit(slot, kind, ts, cpu, a, b, c)
+
+    def feed(
+        self,
+        ts: memoryview,
+        cpu: memoryview,
+        tid: memoryview,
+        kind: memoryview,
+        a: memoryview,
+        b: memoryview,
+        c: memoryview,
+    ) -> int:
+        """Take the rows of one batch, in time order; return the number of anchors that ``take`` hands out."""
         n = len(ts)
+        self.n_before += self.n_out
         self.n_out = 0
         for i in range(n):
             k = kind[i]
-            t = ts[i]
             if k == _LOST:
-                slot = self.slot_of(-1, t, cpu[i])
-                self.emit(slot, _LOST, t, cpu[i], a[i], b[i], 0)
+                self._emit(self._slot_of(-1, ts[i], cpu[i]), k, ts[i], cpu[i], a[i], b[i], 0)
                 continue
-            slot = self.slot_of(tid[i], t, cpu[i])
-            base = slot * _FIELDS
-            self.state[base + _LAST] = t
-            if self.state[base + _CPU] != cpu[i]:
-                self.state[base + _CPU] = cpu[i]
-                self.cpus_of.setdefault(tid[i], set()).add(cpu[i])
+            slot = self._slot_of(tid[i], ts[i], cpu[i])
+            self._seen(slot, tid[i], ts[i], cpu[i])
             if k == _SWITCH:
-                was = a[i]
-                if was > 0:
-                    other = self.slot_of(was, t, cpu[i])
-                    flags = b[i] & _STATE_MASK
-                    if flags & _DEAD:
-                        self.state[other * _FIELDS + _GONE] = t
-                    if flags == 0:
-                        self.become(other, _RUNNABLE, t)
-                    elif flags & _UNINTERRUPTIBLE:
-                        self.become(other, _BLOCKED, t)
-                    else:
-                        self.become(other, _SLEEP, t)
-                if c[i] > 0:
-                    other = self.slot_of(c[i], t, cpu[i])
-                    self.become(other, _RUNNING, t)
-                    if self.state[other * _FIELDS + _CPU] != cpu[i]:
-                        self.state[other * _FIELDS + _CPU] = cpu[i]
-                        self.cpus_of.setdefault(c[i], set()).add(cpu[i])
-                continue
-            if k == _EXIT:
-                self.state[base + _EXIT_TS] = t
-                if a[i] == _HLT_SVM or a[i] == _HLT_VMX:
-                    self.state[base + _HLTS] += 1
-            elif k == _ENTRY:
-                self.state[base + _ENTRIES] += 1
-                self.state[base + _ENTRY_TS] = t
-                self.state[base + _VCPU] = a[i]
-            elif k == _WAKING or k == _WAKEUP:
-                other = self.slot_of(a[i], t, cpu[i])
-                was = self.state[other * _FIELDS + _STATE]
-                if was == _SLEEP or was == _BLOCKED:
-                    self.become(other, _RUNNABLE, t)
-                continue
-            elif k == _PAGE_FAULT:
-                if self.state[base + _READY_GFN] == a[i] >> 12:
-                    self.emit(slot, k, t, cpu[i], a[i], b[i], c[i])
-            elif k == _INJ_VIRQ:
-                self.state[base + _VIRQS] += 1
-                if a[i] in self.vectors:
-                    self.emit(slot, k, t, cpu[i], a[i], b[i], c[i])
-            elif k == _ACCEPT or k == _APICV_ACCEPT:
-                # The accept that ready caused is the thread's very next event; c tells it from any other.
-                if self.state[base + _PREV] == _READY and k == _ACCEPT:
-                    self.emit(slot, k, t, cpu[i], a[i], b[i], 1)
-                else:
-                    self.seen_vectors[a[i]] = True
-                    if a[i] in self.vectors:
-                        self.emit(slot, k, t, cpu[i], a[i], b[i], 0)
-            elif k == _COMPLETED:
-                self.emit(slot, k, t, cpu[i], a[i], b[i], c[i])
-                self.readings(a[i], t, cpu[i])
-            elif k <= _READY:
-                if k == _NOT_PRESENT:
-                    owners = self.open_lives.setdefault(b[i], [])
-                    if slot not in owners:
-                        owners.append(slot)
-                elif k == _READY:
-                    self.state[base + _READY_GFN] = b[i] >> 12
-                    owners = self.open_lives.get(b[i])
-                    if owners is not None and slot in owners:
-                        owners.remove(slot)
-                        if not owners:
-                            del self.open_lives[b[i]]
-                self.emit(slot, k, t, cpu[i], a[i], b[i], c[i])
-            elif self.keep(slot, k, a[i], b[i], c[i]):
-                self.emit(slot, k, t, cpu[i], a[i], b[i], c[i])
-            self.state[base + _PREV] = k
+                self._switch(ts[i], cpu[i], a[i], b[i], c[i])
+            elif k in (_WAKING, _WAKEUP):
+                self._wake(ts[i], cpu[i], a[i])
+            else:
+                self._own(slot, k, ts[i], cpu[i], a[i], b[i], c[i])
+                self.state[slot * _FIELDS + _PREV] = k
         return self.n_out
 
-    def make_room(self, room: int) -> None:
+    def _make_room(self, room: int) -> None:
         """Give the output ``room`` rows, keeping what is there."""
         for name, code in COLUMNS:
             old = self._out.get(name, array(code))
             self._out[name] = old + array(code, bytes((room - len(old)) * old.itemsize))
         self.room = room
         views = {name: memoryview(store) for name, store in self._out.items()}
-        self.o_ts, self.o_cpu, self.o_tid, self.o_kind = views["ts"], views["cpu"], views["tid"], views["kind"]
+        self.o_ts, self.o_cpu, self.o_tid, self.o_kind = (
+            views["ts"],
+            views["cpu"],
+            views["tid"],
+            views["kind"],
+        )
         self.o_a, self.o_b, self.o_c = views["a"], views["b"], views["c"]
         self.o_entries, self.o_virqs, self.o_hlts = views["entries"], views["virqs"], views["hlts"]
         self.o_exit, self.o_ran, self.o_waited = views["exit_ts"], views["ran"], views["waited"]

@@ -8,12 +8,16 @@ that the thread uses lost a record. Whatever another event implies is repaired b
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import polars as pl
 
 from apftrace.model import tracepoints as tp
 from apftrace.model.delivery import busy_at
-from apftrace.model.recording import Recording
+from apftrace.model.frames import attach, by_thread
+
+if TYPE_CHECKING:
+    from apftrace.model.recording import Recording
 
 MIN_ENTRIES = 10
 """Entries into the guest after which a vCPU that ignores a completed life has had its chances."""
@@ -56,9 +60,9 @@ def with_repairs(lives: pl.DataFrame, delivered: pl.DataFrame) -> pl.DataFrame:
     implied = delivered.filter(pl.col("implied").is_not_null() & pl.col("life").is_not_null()).select(
         "life", "implied", pl.col("start").alias("implied_ts")
     )
-    lives = lives.join(
-        implied.unique("life", keep="first", maintain_order=True), on="life", how="left", maintain_order="left"
-    ).with_columns(pl.col("not_present").shift(-1).over("tid", "gfn").alias("next_of_gfn"))
+    lives = attach(lives, implied.unique("life", keep="first", maintain_order=True)).with_columns(
+        pl.col("not_present").shift(-1).over("tid", "gfn").alias("next_of_gfn")
+    )
     unread = pl.col("ready").is_null()
     return lives.with_columns(
         pl.when(pl.col("answer") == "retagged")
@@ -91,11 +95,15 @@ def with_clears(rec: Recording, lives: pl.DataFrame, threads: pl.DataFrame) -> p
         pl.col("entries").alias("cleared_entries"),
     )
     lives = _next_on_thread(lives, events)
-    alls = rec.kind(tp.READY).filter(pl.col("a") == tp.BROADCAST).select("seq", "tid", pl.col("ts").alias("woken_all"))
+    alls = (
+        rec.kind(tp.READY)
+        .filter(pl.col("a") == tp.BROADCAST)
+        .select("seq", "tid", pl.col("ts").alias("woken_all"))
+    )
     lives = _next_on_thread(lives, alls)
     gone = threads.filter(pl.col("gone") > 0).select("tid", "gone")
     return (
-        lives.join(gone, on="tid", how="left", maintain_order="left")
+        by_thread(lives, gone)
         .with_columns(
             pl.coalesce("cleared", "gone").alias("cleared"),
             pl.when(pl.col("cleared").is_not_null())
@@ -109,11 +117,10 @@ def with_clears(rec: Recording, lives: pl.DataFrame, threads: pl.DataFrame) -> p
 
 
 def _next_on_thread(lives: pl.DataFrame, events: pl.DataFrame) -> pl.DataFrame:
-    return (
-        lives.with_columns(pl.col("life").alias("seq"))
-        .join_asof(events, on="seq", by="tid", strategy="forward", check_sortedness=False)
-        .drop("seq")
+    found = lives.select("tid", pl.col("life").alias("seq")).join_asof(
+        events, on="seq", by="tid", strategy="forward", check_sortedness=False
     )
+    return lives.hstack(found.drop("seq", "tid"))
 
 
 def with_progress(
@@ -127,9 +134,8 @@ def with_progress(
     since = pl.coalesce("completed", "finished", "not_present")
     lives = lives.with_columns(since.alias("since"))
     if rec.has(tp.ENTRY):
-        lives = lives.join(
-            threads.select("tid", "entries", pl.col("entry_ts").alias("last_run")), on="tid", how="left",
-            maintain_order="left",
+        lives = by_thread(
+            lives, threads.select("tid", "entries", pl.col("entry_ts").alias("last_run"))
         ).with_columns(
             # What the vCPU did after its queue was cleared says nothing of the life.
             (pl.coalesce("cleared_entries", "entries") - pl.coalesce("comp_entries", "np_entries")).alias(
@@ -158,19 +164,23 @@ def _by_own_events(rec: Recording, lives: pl.DataFrame) -> pl.DataFrame:
     seen = (
         lives.select("life", "tid", "since")
         .sort("since")
-        .join_asof(own.select("since", "tid", "nth").sort("since"), on="since", by="tid", check_sortedness=False)
+        .join_asof(
+            own.select("since", "tid", "nth").sort("since"), on="since", by="tid", check_sortedness=False
+        )
         .select("life", "nth")
     )
     return (
-        lives.join(ends, on="tid", how="left", maintain_order="left")
-        .join(seen, on="life", how="left", maintain_order="left")
+        attach(by_thread(lives, ends), seen)
         .with_columns((pl.col("entries") - pl.col("nth").fill_null(0)).alias("entries_after"))
         .drop("nth")
     )
 
 
-def with_outcome(lives: pl.DataFrame, stale: Staleness) -> pl.DataFrame:
-    """Add ``outcome``, ``lost_rule`` and ``end``; the order of the cases is the order of trust."""
+def with_outcome(lives: pl.DataFrame, stale: Staleness, *, ready_traced: bool) -> pl.DataFrame:
+    """Add ``outcome``, ``lost_rule`` and ``end``; the order of the cases is the order of trust.
+
+    Without kvm_async_pf_ready in the trace a life that nothing else shows to have ended is undecided.
+    """
     stuck = (
         (pl.col("entries_after") >= MIN_ENTRIES)
         & (pl.col("progress") > stale.age)
@@ -181,13 +191,17 @@ def with_outcome(lives: pl.DataFrame, stale: Staleness) -> pl.DataFrame:
     return lives.with_columns(
         pl.when(pl.col("ready").is_not_null() | pl.col("repaired").is_not_null())
         .then(pl.lit("answered"))
-        .when(done & stuck & ~pl.col("tainted"))
-        .then(pl.lit("lost"))
+        .when(done & stuck)
+        .then(
+            pl.when(pl.col("tainted") | pl.lit(not ready_traced))
+            .then(pl.lit("undecided"))
+            .otherwise(pl.lit("lost"))
+        )
         .when(pl.col("cleared").is_not_null())
         .then(pl.lit("cancelled"))
         .when(pl.col("woken_all").is_not_null())
         .then(pl.lit("woken_by_all"))
-        .when(pl.col("tainted"))
+        .when(pl.col("tainted") | pl.lit(not ready_traced))
         .then(pl.lit("undecided"))
         .otherwise(pl.lit("in_flight"))
         .alias("outcome")

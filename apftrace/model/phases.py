@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import polars as pl
 
 from apftrace.model import tracepoints as tp
+from apftrace.model.anchors import READINGS, SHARES
 from apftrace.model.delivery import busy_at
-from apftrace.model.recording import Recording
+from apftrace.model.frames import attach
 from apftrace.schema import PHASES
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from apftrace.model.recording import Recording
 
 LATE_FLOOR_NS = 10_000_000
 LATE_MEDIANS = 10
@@ -18,21 +24,24 @@ LATE_MEDIANS = 10
 def with_readings(rec: Recording, lives: pl.DataFrame) -> pl.DataFrame:
     """Add the vCPU's reading at ``completed`` (comp_*) and the worker's own reading there (work_*)."""
     at_done = rec.kind(tp.READING).select(
-        pl.col("tid"),
-        pl.col("a").alias("gva"),
-        pl.col("ts").alias("completed"),
-        *(pl.col(c).alias(f"comp_{c}") for c in ("entries", "virqs", "hlts", "ran", "waited", "slept", "blocked")),
+        pl.col("b").alias("life"),
+        pl.col("ts").alias("read_at"),
+        *(pl.col(c).alias(f"comp_{c}") for c in READINGS[tp.READING]),
     )
-    at_done = at_done.unique(["tid", "gva", "completed"], keep="first", maintain_order=True)
-    lives = lives.join(at_done, on=["tid", "gva", "completed"], how="left", maintain_order="left")
+    lives = attach(lives, at_done.filter(pl.col("life").is_first_distinct()))
+    # Where two vCPUs wait for one page, the first completed may have been the other's.
+    lives = lives.with_columns(
+        pl.when(pl.col("read_at") == pl.col("completed")).then(pl.col("^comp_.*$"))
+    ).drop("read_at")
     done = rec.kind(tp.COMPLETED)
     # The worker's sums since it began on this life: since its previous life, or since not_present.
     own = done.select(
         pl.col("seq").alias("completed_seq"),
-        *((pl.col(c) - pl.col(c).shift(1).over("tid")).alias(f"work_{c}") for c in ("ran", "waited", "slept", "blocked")),
+        *((pl.col(c) - pl.col(c).shift(1).over("tid")).alias(f"work_{c}") for c in SHARES),
         pl.col("ts").shift(1).over("tid").alias("work_since"),
     )
-    return lives.join(own, on="completed_seq", how="left", maintain_order="left")
+    found = lives.select("completed_seq").join(own, on="completed_seq", how="left", maintain_order="left")
+    return lives.hstack(found.drop("completed_seq"))
 
 
 def with_phases(lives: pl.DataFrame) -> pl.DataFrame:
@@ -67,23 +76,37 @@ def with_blockers(lives: pl.DataFrame, spans: pl.DataFrame) -> pl.DataFrame:
         pl.col("token").alias("holder"),
         pl.col("life").alias("holder_life"),
     ).sort("at")
+    waited = lives.filter(pl.col("slot_busy") > 0).select("life", "tid", "completed", "ready")
+    lives = lives.drop("busy0", "busy1")
     for instant, prefix in (("completed", "h0"), ("ready", "h1")):
-        known = lives.filter(pl.col(instant).is_not_null()).select("life", "tid", pl.col(instant).alias("at"))
         held = (
-            known.sort("at")
+            waited.select("life", "tid", pl.col(instant).alias("at"))
+            .sort("at")
             .join_asof(
-                holders, on="at", by="tid", strategy="backward", allow_exact_matches=False, check_sortedness=False
+                holders,
+                on="at",
+                by="tid",
+                strategy="backward",
+                allow_exact_matches=False,
+                check_sortedness=False,
             )
-            .select("life", *(pl.col(c).alias(f"{prefix}_{c}") for c in ("held_from", "held_to", "holder", "holder_life")))
+            .select(
+                "life",
+                *(
+                    pl.col(c).alias(f"{prefix}_{c}")
+                    for c in ("held_from", "held_to", "holder", "holder_life")
+                ),
+            )
         )
-        lives = lives.join(held, on="life", how="left", maintain_order="left")
+        waited = attach(waited, held)
     overlap = {p: _overlap(p) for p in ("h0", "h1")}
     first = overlap["h0"] >= overlap["h1"]
-    any_held = pl.max_horizontal(overlap["h0"], overlap["h1"]) > 0
-    return lives.with_columns(
-        pl.when(any_held).then(pl.when(first).then("h0_holder").otherwise("h1_holder")).alias("blocker"),
-        pl.when(any_held).then(pl.when(first).then("h0_holder_life").otherwise("h1_holder_life")).alias("blocker_life"),
-    ).drop(pl.col("^h[01]_.*$"), "busy0", "busy1")
+    held = waited.filter(pl.max_horizontal(overlap["h0"], overlap["h1"]) > 0).select(
+        "life",
+        pl.when(first).then("h0_holder").otherwise("h1_holder").alias("blocker"),
+        pl.when(first).then("h0_holder_life").otherwise("h1_holder_life").alias("blocker_life"),
+    )
+    return attach(lives, held)
 
 
 def _overlap(prefix: str) -> pl.Expr:

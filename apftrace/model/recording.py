@@ -6,19 +6,25 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import polars as pl
-import pyarrow as pa
 
 from apftrace.model import tracepoints as tp
-from apftrace.model.odometer import COLUMNS, Odometer
+from apftrace.model.anchors import Anchors
+from apftrace.model.odometer import Odometer
 from apftrace_parsers.base import Loss, PassResult
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping
+
+    import pyarrow as pa
 
     from apftrace_parsers.base import Source, SourceInfo
 
 _ALWAYS_HIT = frozenset({tp.ENTRY, tp.EXIT, tp.SWITCH, tp.WAKING, tp.WAKEUP, tp.QUEUE_WORK, tp.EXECUTE_START})
 """Tracepoints that a host with running guests hits all the time: no hit means that they were off."""
+
+
+_HIT_WITH_FAULTS = frozenset({tp.TRY, tp.READY, tp.COMPLETED, tp.MSR, tp.ACCEPT, tp.PAGE_FAULT})
+"""Tracepoints that a guest with faults never goes without: no hit beside a not_present means that they were off."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +33,7 @@ class Recording:
 
     Attributes:
         machine: ``host`` or the guest's name.
-        anchors: columns of :data:`apftrace.model.odometer.COLUMNS` and ``seq``, in time order.
+        anchors: the events that matter, each with its thread's reading.
         threads: final reading per thread: tid, first, last, entries, entry_ts, hlts, virqs, vcpu, gone, comm, tgid.
         cpus_of: CPUs on which each thread was seen.
         losses: gaps in the record.
@@ -42,7 +48,7 @@ class Recording:
     """
 
     machine: str
-    anchors: pl.DataFrame
+    anchors: Anchors
     threads: pl.DataFrame
     cpus_of: dict[int, frozenset[int]]
     losses: tuple[Loss, ...]
@@ -56,8 +62,8 @@ class Recording:
     guests: dict[int, str] = field(default_factory=dict)
 
     def kind(self, *kinds: int) -> pl.DataFrame:
-        """Return the anchors of these kinds."""
-        return self.anchors.filter(pl.col("kind").is_in(list(kinds)))
+        """Return the anchors of these kinds, in time order."""
+        return self.anchors.kind(*kinds)
 
     def has(self, *kinds: int) -> bool:
         """Say whether all these tracepoints were on."""
@@ -68,49 +74,34 @@ def record(source: Source, machine: str = "host") -> tuple[Recording, PassResult
     """Reduce a whole source to a Recording, in bounded memory."""
     odometer = Odometer()
     result = PassResult()
-    chunks = [_chunk(odometer, batch) for batch in source.stream(tp.PICKS, result)]
-    return assemble(odometer, chunks, result, machine, source), result
+    anchors = Anchors()
+    for batch in source.stream(tp.PICKS, result):
+        _feed(odometer, batch)
+        anchors.add(odometer)
+    anchors.finish()
+    return assemble(odometer, anchors, result, machine, source), result
 
 
-def _chunk(odometer: Odometer, batch: pa.RecordBatch) -> pl.DataFrame:
-    views = [memoryview(batch.column(i).buffers()[1]).cast("B") for i in range(7)]
-    codes = "qiiiqqq"
-    offset = batch.column(0).offset
-    odometer.feed(
-        *(
-            view[: (offset + batch.num_rows) * (8 if code == "q" else 4)].cast(code)[offset:]
-            for view, code in zip(views, codes, strict=True)
-        )
-    )
-    return _frame(odometer)
-
-
-def _frame(odometer: Odometer) -> pl.DataFrame:
-    taken = odometer.take()
-    arrays = [
-        pa.Array.from_buffers(
-            pa.int64() if code == "q" else pa.int32(), len(taken[name]), [None, pa.py_buffer(bytes(taken[name]))]
-        )
-        for name, code in COLUMNS
-    ]
-    frame = pl.from_arrow(pa.RecordBatch.from_arrays(arrays, names=[name for name, _ in COLUMNS]))
-    assert isinstance(frame, pl.DataFrame)
-    return frame
+def _feed(odometer: Odometer, batch: pa.RecordBatch) -> None:
+    offset, n = batch.column(0).offset, batch.num_rows
+    columns = [memoryview(batch.column(i).buffers()[1]).cast("B") for i in range(7)]
+    wide = [columns[i].cast("q")[offset : offset + n] for i in (0, 4, 5, 6)]
+    narrow = [columns[i].cast("i")[offset : offset + n] for i in (1, 2, 3)]
+    odometer.feed(wide[0], *narrow, *wide[1:])
 
 
 def assemble(
     odometer: Odometer,
-    chunks: Sequence[pl.DataFrame],
+    anchors: Anchors,
     result: PassResult,
     machine: str,
     source: Source,
 ) -> Recording:
-    """Put the chunks of one pass and what the pass counted together."""
-    anchors = pl.concat([_frame(odometer).clear(), *(c for c in chunks if c.height)])
+    """Put the anchors of one pass and what the pass counted together."""
     recorded, fields = recorded_kinds(source, result)
     return Recording(
         machine=machine,
-        anchors=anchors.with_row_index("seq").with_columns(pl.col("seq").cast(pl.Int64)),
+        anchors=anchors,
         threads=_threads(odometer, source.info),
         cpus_of={tid: frozenset(cpus) for tid, cpus in odometer.cpus_of.items()},
         losses=tuple(result.losses),
@@ -125,21 +116,27 @@ def assemble(
     )
 
 
-def recorded_kinds(source: Source, result: PassResult) -> tuple[frozenset[int], dict[int, tuple[str | None, ...]]]:
+def recorded_kinds(
+    source: Source, result: PassResult
+) -> tuple[frozenset[int], dict[int, tuple[str | None, ...]]]:
     """Return the kinds of tracepoint that were on during a whole pass, and the fields that each has."""
     recorded = set()
     fields: dict[int, tuple[str | None, ...]] = {}
-    for kind, found in enumerate(source.resolve(tp.PICKS)):
+    resolved = source.resolve(tp.PICKS)
+    begins = resolved[tp.NOT_PRESENT]
+    faults = begins is not None and _count(result.counts, begins.event) > 0
+    due = _ALWAYS_HIT | _HIT_WITH_FAULTS if faults else _ALWAYS_HIT
+    for kind, found in enumerate(resolved):
         if found is None:
             continue
         fields[kind] = found.fields
-        if _count(result.counts, found.event) or kind not in _ALWAYS_HIT:
+        if _count(result.counts, found.event) or kind not in due:
             recorded.add(kind)
     return frozenset(recorded), fields
 
 
 def _count(counts: dict[str, int], event: str) -> int:
-    return counts.get(event, 0) or counts.get(event.split(":")[-1], 0)
+    return counts.get(event, 0) or counts.get(event.rsplit(":", maxsplit=1)[-1], 0)
 
 
 def _threads(odometer: Odometer, info: SourceInfo) -> pl.DataFrame:
@@ -151,5 +148,5 @@ def _threads(odometer: Odometer, info: SourceInfo) -> pl.DataFrame:
     )
 
 
-def _looked_up(tids: Iterable[int], table: dict[int, object]) -> list[object]:
+def _looked_up(tids: Iterable[int], table: Mapping[int, object]) -> list[object]:
     return [table.get(tid) for tid in tids]

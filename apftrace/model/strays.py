@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from bisect import bisect_left
+from typing import TYPE_CHECKING
 
 import polars as pl
 
 from apftrace.model import tracepoints as tp
 from apftrace.model.loss import blind_within
-from apftrace.model.recording import Recording
+
+if TYPE_CHECKING:
+    from apftrace.model.recording import Recording
 
 _ID_BITS = 20
 _HALF = 1 << (_ID_BITS - 1)

@@ -7,12 +7,16 @@ interrupts taken meanwhile, and no record lost on the vCPU's CPUs.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import polars as pl
 
 from apftrace.model import tracepoints as tp
 from apftrace.model.loss import overlaps_blind
 from apftrace.model.outcome import MIN_ENTRIES, Staleness
-from apftrace.model.recording import Recording
+
+if TYPE_CHECKING:
+    from apftrace.model.recording import Recording
 
 
 def unacked(rec: Recording, delivered: pl.DataFrame, threads: pl.DataFrame, stale: Staleness) -> pl.DataFrame:
@@ -25,7 +29,9 @@ def unacked(rec: Recording, delivered: pl.DataFrame, threads: pl.DataFrame, stal
         delivered.filter(pl.col("seq") == pl.col("seq").max().over("tid"))
         .filter(pl.col("acked").is_null())
         .join(
-            threads.select("tid", "vm", "vcpu", "entries", "virqs", "gone", pl.col("entry_ts").alias("last_run")),
+            threads.select(
+                "tid", "vm", "vcpu", "entries", "virqs", "gone", pl.col("entry_ts").alias("last_run")
+            ),
             on="tid",
             how="left",
             maintain_order="left",
@@ -71,7 +77,9 @@ def unacked(rec: Recording, delivered: pl.DataFrame, threads: pl.DataFrame, stal
 
 def with_lost_interrupts(lives: pl.DataFrame, stuck: pl.DataFrame) -> pl.DataFrame:
     """Turn the outcome of lives whose interrupt was lost into ``lost``."""
-    hit = pl.col("life").is_in(stuck.filter(pl.col("verdict") == "lost-interrupt")["life"].drop_nulls().implode())
+    hit = pl.col("life").is_in(
+        stuck.filter(pl.col("verdict") == "lost-interrupt")["life"].drop_nulls().implode()
+    )
     return lives.with_columns(
         pl.when(hit).then(pl.lit("lost")).otherwise("outcome").alias("outcome"),
         pl.when(hit).then(pl.lit("lost-interrupt")).otherwise("lost_rule").alias("lost_rule"),
@@ -87,7 +95,9 @@ def with_lost_work(rec: Recording, lives: pl.DataFrame, stale: Staleness) -> pl.
     if not rec.has(tp.QUEUE_WORK, tp.EXECUTE_START) or not lives.height:
         return lives
     began = pl.col("started").is_not_null().cast(pl.Int64)
-    lives = lives.with_columns((began.reverse().cum_sum().reverse() - began).over("cpu").alias("started_later"))
+    lives = lives.with_columns(
+        (began.reverse().cum_sum().reverse() - began).over("cpu").alias("started_later")
+    )
     hit = (
         (pl.col("outcome") == "in_flight")
         & pl.col("queued").is_not_null()

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import polars as pl
 
 from apftrace.model import tracepoints as tp
-from apftrace.model.recording import Recording
 from apftrace.schema import VCPUS
+
+if TYPE_CHECKING:
+    from apftrace.model.recording import Recording
 
 
 def vcpus(
@@ -26,20 +30,26 @@ def vcpus(
     busy = spans.group_by("tid").agg((pl.col("busy").sum() / span).alias("slot_busy"))
     sums = accounting.filter(pl.col("tid").is_not_null()).select("tid", "wake_all", "refused", "repeated")
     entries = pl.col("entries") if rec.has(tp.ENTRY) else pl.lit(None, pl.Int64)
-    table = threads.select("tid", "vm", "vcpu", "comm", entries.alias("entries"), pl.lit(rec.machine).alias("machine"))
+    table = threads.select(
+        "tid", "vm", "vcpu", "comm", entries.alias("entries"), pl.lit(rec.machine).alias("machine")
+    )
     for part in (per_tid, busy, sums, outstanding(lives)):
         table = table.join(part, on="tid", how="left", maintain_order="left")
     counted = ("faults", "pv", "halt", "outstanding_max")
     table = table.with_columns(*(pl.col(c).fill_null(0) for c in counted), pl.col("slot_busy").fill_null(0.0))
     return VCPUS.conform(
-        table.with_columns((pl.col("faults") * 1e9 / span).alias("per_s")).sort("machine", "vm", "vcpu", "tid")
+        table.with_columns((pl.col("faults") * 1e9 / span).alias("per_s")).sort(
+            "machine", "vm", "vcpu", "tid"
+        )
     )
 
 
 def outstanding(lives: pl.DataFrame) -> pl.DataFrame:
     """Return tid and outstanding_max: the most lives of a vCPU between not_present and ready at one time."""
     begins = lives.select("tid", pl.col("not_present").alias("ts"), pl.lit(1).alias("step"))
-    ends = lives.filter(pl.col("ended").is_not_null()).select("tid", pl.col("ended").alias("ts"), pl.lit(-1).alias("step"))
+    ends = lives.filter(pl.col("ended").is_not_null()).select(
+        "tid", pl.col("ended").alias("ts"), pl.lit(-1).alias("step")
+    )
     return (
         pl.concat([begins, ends])
         .sort("tid", "ts", "step")

@@ -7,11 +7,15 @@ whose pages lie in one memslot belong to one VM.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import polars as pl
 
 from apftrace.model import tracepoints as tp
 from apftrace.model.completion import bases_of_threads
-from apftrace.model.recording import Recording
+
+if TYPE_CHECKING:
+    from apftrace.model.recording import Recording
 
 
 def vcpu_threads(rec: Recording, lives: pl.DataFrame) -> pl.DataFrame:
@@ -19,17 +23,16 @@ def vcpu_threads(rec: Recording, lives: pl.DataFrame) -> pl.DataFrame:
 
     A thread counts as a vCPU when it traced an async page fault event of the vCPU context.
     """
-    tids = (
-        rec.kind(tp.TRY, tp.REPEATED, tp.NOT_PRESENT, tp.READY)
-        .group_by("tid")
-        .agg(
-            # The low bits of any token but the broadcast's are the vCPU id.
-            pl.col("a")
-            .filter(pl.col("kind").is_in([tp.NOT_PRESENT, tp.READY]) & (pl.col("a") != tp.BROADCAST))
-            .first()
-            .alias("token")
-        )
-    )
+    # The low bits of any token but the broadcast's are the vCPU id.
+    tokens = [
+        rec.kind(kind).filter(pl.col("a") != tp.BROADCAST).group_by("tid").agg(pl.first("a").alias("token"))
+        for kind in (tp.NOT_PRESENT, tp.READY)
+    ]
+    others = [
+        rec.kind(kind).select(pl.col("tid").unique(), pl.lit(None, pl.Int64).alias("token"))
+        for kind in (tp.TRY, tp.REPEATED, tp.READY)
+    ]
+    tids = pl.concat([*tokens, *others]).unique("tid", keep="first", maintain_order=True)
     table = tids.join(rec.threads, on="tid", how="left").sort("tid")
     entered = rec.has(tp.ENTRY) and rec.fields.get(tp.ENTRY, (None,))[0] is not None
     by_entry = pl.when(pl.lit(entered) & (pl.col("vcpu") >= 0)).then("vcpu")

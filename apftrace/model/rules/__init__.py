@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from apftrace.model.rules import delivery, faulting, guest, late, lost, pages, readies, record, tokens
-from apftrace.model.rules.base import Rule
+
+if TYPE_CHECKING:
+    from apftrace.model.rules.base import Rule
 
 CATALOGUE: tuple[Rule, ...] = (
     *lost.RULES,

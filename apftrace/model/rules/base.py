@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import TypedDict
-
-import polars as pl
+from typing import TYPE_CHECKING, Any, TypedDict, cast
 
 from apftrace.model import tracepoints as tp
-from apftrace.model.correlate import Case
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    import polars as pl
+
+    from apftrace.model.correlate import Case
+
+Row = dict[str, Any]
+"""One row of a frame, by column name."""
 
 ERROR, WARNING, INFO = "error", "warning", "info"
 PROVED, LIKELY, POSSIBLE = "proved", "likely", "possible"
@@ -71,21 +77,25 @@ LIFE_SEQS = ("life", "completed_seq", "ready_seq", "acc_seq", "inj_seq", "ack_se
 """Columns of ``lives`` that name the anchors of a life, in the order of a life."""
 
 
-def about(life: dict[str, object], **stated: object) -> Finding:
+def finding(**stated: Any) -> Finding:
+    """Return a finding from values that come out of a frame's row."""
+    return cast("Finding", stated)
+
+
+def about(life: Row, **stated: Any) -> Finding:
     """Return a finding about one life (a row of ``case.lives``)."""
-    finding: Finding = {
-        "tid": life["tid"],
-        "token": life["token"],
-        "gva": life["gva"],
-        "ts": life["not_present"],
-        "end": life["end"],
-        "seqs": [life[c] for c in LIFE_SEQS],
+    return finding(
+        tid=life["tid"],
+        token=life["token"],
+        gva=life["gva"],
+        ts=life["not_present"],
+        end=life["end"],
+        seqs=[life[c] for c in LIFE_SEQS],
         **stated,
-    }  # type: ignore[typeddict-item]
-    return finding
+    )
 
 
-def rows(frame: pl.DataFrame) -> Iterable[dict[str, object]]:
+def rows(frame: pl.DataFrame) -> Iterable[Row]:
     """Iterate over a frame's rows as dicts."""
     return frame.iter_rows(named=True)
 

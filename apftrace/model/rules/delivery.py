@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
 from apftrace.model import tracepoints as tp
-from apftrace.model.correlate import Case
-from apftrace.model.rules.base import ERROR, LIKELY, PROVED, Finding, Rule, about, duration, hexed, rows
+from apftrace.model.rules.base import (
+    ERROR,
+    LIKELY,
+    PROVED,
+    Finding,
+    Row,
+    Rule,
+    about,
+    duration,
+    finding,
+    hexed,
+    rows,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from apftrace.model.correlate import Case
 
 
 def _lost_interrupt(case: Case) -> Iterable[Finding]:
@@ -19,8 +35,8 @@ def _lost_interrupt(case: Case) -> Iterable[Finding]:
             row,
             confidence=LIKELY if apicv else PROVED,
             cause="accepted by the APIC, never injected",
-            message=f"token {hexed(row['token'])}: vector {row['vec']} was accepted, but not injected in "  # type: ignore[arg-type]
-            f"{row['entries_after']} entries over {duration(case, row['progress'])}, "  # type: ignore[arg-type]
+            message=f"token {hexed(row['token'])}: vector {row['vec']} was accepted, but not injected in "
+            f"{row['entries_after']} entries over {duration(case, row['progress'])}, "
             f"while {row['virqs_after']} other interrupts were",
             not_ruled_out=["posted interrupts, which need no injection"] if apicv else [],
         )
@@ -37,28 +53,34 @@ def _missing_ack(case: Case) -> Iterable[Finding]:
             row,
             confidence=PROVED if injected else LIKELY,
             cause="the guest's handler did not finish" if injected else None,
-            message=f"token {hexed(row['token'])} was handed over, but no ACK came in {row['entries_after']} "  # type: ignore[arg-type]
-            f"entries over {duration(case, row['progress'])}"  # type: ignore[arg-type]
+            message=f"token {hexed(row['token'])} was handed over, but no ACK came in {row['entries_after']} "
+            f"entries over {duration(case, row['progress'])}"
             + (f"; {behind} later faults of this vCPU wait behind it" if behind else ""),
             not_ruled_out=[] if injected else ["an interrupt lost before the guest: record kvm:kvm_inj_virq"],
         )
 
 
-def _stuck(case: Case, verdict: str) -> Iterable[dict[str, object]]:
+def _stuck(case: Case, verdict: str) -> Iterable[Row]:
     return rows(case.unacked.filter(pl.col("verdict") == verdict))
 
 
-def _of_delivery(case: Case, row: dict[str, object], **stated: object) -> Finding:
+def _of_delivery(case: Case, row: Row, **stated: Any) -> Finding:
     life = case.lives.filter(pl.col("life") == row["life"])
-    finding: Finding = {
-        "severity": ERROR,
-        "tid": row["tid"],
-        "token": row["token"],
-        "gva": life["gva"][0] if life.height else None,
-        "ts": row["start"],
-        "end": row["last_run"],
-        "seqs": [row["life"], life["completed_seq"][0] if life.height else None, row["seq"], row["acc_seq"], row["inj_seq"]],
-        "ruled_out": [
+    return finding(
+        severity=ERROR,
+        tid=row["tid"],
+        token=row["token"],
+        gva=life["gva"][0] if life.height else None,
+        ts=row["start"],
+        end=row["last_run"],
+        seqs=[
+            row["life"],
+            life["completed_seq"][0] if life.height else None,
+            row["seq"],
+            row["acc_seq"],
+            row["inj_seq"],
+        ],
+        ruled_out=[
             "a later delivery, which would prove the ACK: there is none on this vCPU",
             f"vCPU not running: {row['entries_after']} entries since",
             f"guest interrupts off: {row['virqs_after']} interrupts injected since",
@@ -66,8 +88,7 @@ def _of_delivery(case: Case, row: dict[str, object], **stated: object) -> Findin
             "queue cleared by the guest: no write of MSR 4b564d02 since",
         ],
         **stated,
-    }  # type: ignore[typeddict-item]
-    return finding
+    )
 
 
 def _lost_work(case: Case) -> Iterable[Finding]:
@@ -77,9 +98,12 @@ def _lost_work(case: Case) -> Iterable[Finding]:
             severity=ERROR,
             confidence=LIKELY,
             cause="the work item was queued and never started",
-            message=f"token {hexed(life['token'])}: async_pf_execute was queued on CPU {life['cpu']} and did not "  # type: ignore[arg-type]
-            f"start in {duration(case, case.rec.last_ns - int(life['not_present']))}, while later items did",  # type: ignore[call-overload]
-            ruled_out=["a starved pool: items queued later on this CPU started", "record loss: none meanwhile"],
+            message=f"token {hexed(life['token'])}: async_pf_execute was queued on CPU {life['cpu']} and did not "
+            f"start in {duration(case, case.rec.last_ns - int(life['not_present']))}, while later items did",
+            ruled_out=[
+                "a starved pool: items queued later on this CPU started",
+                "record loss: none meanwhile",
+            ],
         )
 
 

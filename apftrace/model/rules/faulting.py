@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import polars as pl
 
 from apftrace.model import tracepoints as tp
-from apftrace.model.correlate import Case
-from apftrace.model.rules.base import INFO, POSSIBLE, PROVED, WARNING, Finding, Rule, about, duration, hexed, rows
+from apftrace.model.rules.base import (
+    INFO,
+    POSSIBLE,
+    PROVED,
+    WARNING,
+    Finding,
+    Row,
+    Rule,
+    about,
+    duration,
+    hexed,
+    rows,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from apftrace.model.correlate import Case
 
 STORM = 100
 """repeated_fault hits within one life above which they count as a storm; 71 were seen on a sound host."""
@@ -26,27 +42,29 @@ def _setup_refused(case: Case) -> Iterable[Finding]:
             "ts": row["ts"],
             "end": row["ts"],
             "cause": "records lost around it" if lost else _why_refused(row),
-            "message": f"no async page fault for gfn {hexed(row['gfn'])}: try without not_present, so the "  # type: ignore[arg-type]
+            "message": f"no async page fault for gfn {hexed(row['gfn'])}: try without not_present, so the "
             "vCPU waited for the page itself",
             "seqs": [row["seq"]],
-            "not_ruled_out": ["lost not_present record"] if lost else ["kmem_cache_zalloc failed: record vmscan:*"],
-        }  # type: ignore[typeddict-item]
+            "not_ruled_out": ["lost not_present record"]
+            if lost
+            else ["kmem_cache_zalloc failed: record vmscan:*"],
+        }
 
 
-def _why_refused(row: dict[str, object]) -> str:
-    if (row["outstanding"] or 0) >= tp.PER_VCPU:  # type: ignore[operator]
+def _why_refused(row: Row) -> str:
+    if (row["outstanding"] or 0) >= tp.PER_VCPU:
         return f"{tp.PER_VCPU} faults of this vCPU were outstanding"
     return "no memory for the work item, or no valid address"
 
 
 def _repeated_fault_storm(case: Case) -> Iterable[Finding]:
     for life in rows(case.lives.filter(pl.col("repeated") > STORM)):
-        span = int(life["end"]) - int(life["not_present"])  # type: ignore[call-overload]
+        span = int(life["end"]) - int(life["not_present"])
         yield about(
             life,
             severity=WARNING,
             confidence=POSSIBLE,
-            message=f"{life['repeated']} repeated faults on gfn {hexed(life['gfn'])} within one life of "  # type: ignore[arg-type]
+            message=f"{life['repeated']} repeated faults on gfn {hexed(life['gfn'])} within one life of "
             f"{duration(case, span)}",
             cause="the halted vCPU is woken by interrupts and faults again",
             not_ruled_out=["a guest that polls the page", "a slow worker: see its phases"],

@@ -2,13 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
 from apftrace.model import tracepoints as tp
-from apftrace.model.correlate import Case
-from apftrace.model.rules.base import INFO, LIKELY, PROVED, WARNING, Finding, Rule, duration, hexed, rows
+from apftrace.model.frames import by_thread
+from apftrace.model.rules.base import (
+    INFO,
+    LIKELY,
+    PROVED,
+    WARNING,
+    Finding,
+    Row,
+    Rule,
+    duration,
+    finding,
+    hexed,
+    rows,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from apftrace.model.correlate import Case
 
 SPIN_PER_S = 100_000
 SPIN_EXITS = 1000
@@ -18,14 +35,17 @@ def _enables(case: Case) -> pl.DataFrame:
     return case.rec.kind(tp.MSR).filter((pl.col("a") == 1) & (pl.col("b") == tp.MSR_EN))
 
 
-def _of_write(row: dict[str, object], **stated: object) -> Finding:
-    finding: Finding = {"tid": row["tid"], "ts": row["ts"], "end": row["ts"], "seqs": [row["seq"]], **stated}  # type: ignore[typeddict-item]
-    return finding
+def _of_write(row: Row, **stated: Any) -> Finding:
+    return finding(tid=row["tid"], ts=row["ts"], end=row["ts"], seqs=[row["seq"]], **stated)
 
 
 def _apf_disabled(case: Case) -> Iterable[Finding]:
     for row in rows(_enables(case).filter(pl.col("c") & tp.EN_ENABLED == 0)):
-        dropped = case.lives.filter((pl.col("tid") == row["tid"]) & (pl.col("cleared") == row["ts"]) & (pl.col("outcome") == "cancelled"))
+        dropped = case.lives.filter(
+            (pl.col("tid") == row["tid"])
+            & (pl.col("cleared") == row["ts"])
+            & (pl.col("outcome") == "cancelled")
+        )
         yield _of_write(
             row,
             severity=INFO,
@@ -37,27 +57,36 @@ def _apf_disabled(case: Case) -> Iterable[Finding]:
 
 
 def _send_always(case: Case) -> Iterable[Finding]:
-    for row in rows(_enables(case).filter((pl.col("c") & tp.EN_ENABLED != 0) & (pl.col("c") & tp.EN_SEND_ALWAYS != 0))):
+    for row in rows(
+        _enables(case).filter((pl.col("c") & tp.EN_ENABLED != 0) & (pl.col("c") & tp.EN_SEND_ALWAYS != 0))
+    ):
         yield _of_write(
             row,
             severity=WARNING,
             confidence=PROVED,
-            message=f"the guest asked for async page faults in kernel mode too: EN = {hexed(row['c'])}",  # type: ignore[arg-type]
+            message=f"the guest asked for async page faults in kernel mode too: EN = {hexed(row['c'])}",
             cause="bit 1 (SEND_ALWAYS); Linux guests since 5.8 never set it",
         )
 
 
 def _legacy_protocol(case: Case) -> Iterable[Finding]:
-    old = _enables(case).filter((pl.col("c") & tp.EN_ENABLED != 0) & (pl.col("c") & tp.EN_DELIVERY_AS_INT == 0))
+    old = _enables(case).filter(
+        (pl.col("c") & tp.EN_ENABLED != 0) & (pl.col("c") & tp.EN_DELIVERY_AS_INT == 0)
+    )
     for row in rows(old):
         yield _of_write(
             row,
             severity=INFO,
             confidence=PROVED,
-            message=f"the guest enabled async page faults without interrupt delivery: EN = {hexed(row['c'])}",  # type: ignore[arg-type]
+            message=f"the guest enabled async page faults without interrupt delivery: EN = {hexed(row['c'])}",
             cause="guest before 5.9, or host before 5.8",
         )
-    if old.height or _enables(case).height or case.delivered.height or not case.rec.has(tp.ACCEPT, tp.INJ_EXCEPTION):
+    if (
+        old.height
+        or _enables(case).height
+        or case.delivered.height
+        or not case.rec.has(tp.ACCEPT, tp.INJ_EXCEPTION)
+    ):
         return
     told = case.lives.filter(pl.col("kind") == "pv")
     if told.height:
@@ -73,11 +102,16 @@ def _legacy_protocol(case: Case) -> Iterable[Finding]:
 
 
 def _vcpu_spin(case: Case) -> Iterable[Finding]:
-    waits = case.lives.join(case.threads.select("tid", pl.col("hlts").alias("hlts_end")), on="tid", how="left")
-    waits = waits.with_columns(
-        (pl.coalesce("ready_hlts", "hlts_end") - pl.col("comp_hlts")).alias("halts"),
-        (pl.coalesce("ready", "last_run") - pl.col("completed")).alias("span"),
-    ).filter((pl.col("halts") >= SPIN_EXITS) & (pl.col("halts") * 1_000_000_000 > pl.col("span") * SPIN_PER_S))
+    waits = (
+        by_thread(case.lives, case.threads.select("tid", pl.col("hlts").alias("hlts_end")))
+        .with_columns(
+            (pl.coalesce("ready_hlts", "hlts_end") - pl.col("comp_hlts")).alias("halts"),
+            (pl.coalesce("ready", "last_run") - pl.col("completed")).alias("span"),
+        )
+        .filter(
+            (pl.col("halts") >= SPIN_EXITS) & (pl.col("halts") * 1_000_000_000 > pl.col("span") * SPIN_PER_S)
+        )
+    )
     for life in rows(waits.sort("halts", descending=True).unique("tid", keep="first", maintain_order=True)):
         yield {
             "severity": WARNING,
@@ -87,12 +121,12 @@ def _vcpu_spin(case: Case) -> Iterable[Finding]:
             "gva": life["gva"],
             "ts": life["completed"],
             "end": life["ready"] if life["ready"] is not None else life["end"],
-            "message": f"vCPU spins: {life['halts']} hlt exits in {duration(case, life['span'])} while token "  # type: ignore[arg-type]
-            f"{hexed(life['token'])} is completed and not handed over",  # type: ignore[arg-type]
+            "message": f"vCPU spins: {life['halts']} hlt exits in {duration(case, life['span'])} while token "
+            f"{hexed(life['token'])} is completed and not handed over",
             "cause": "a completed life makes HLT return at once",
             "seqs": [life["life"], life["completed_seq"], life["ready_seq"]],
             "not_ruled_out": ["HLT passed through to the guest", "halt polling: see kvm:kvm_vcpu_wakeup"],
-        }  # type: ignore[typeddict-item]
+        }
 
 
 APF_DISABLED = Rule(

@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import polars as pl
 
 from apftrace.model import tracepoints as tp
-from apftrace.model.correlate import Case
-from apftrace.model.rules.base import LIKELY, POSSIBLE, PROVED, WARNING, Finding, Rule, about, duration, hexed, rows
+from apftrace.model.rules.base import (
+    LIKELY,
+    POSSIBLE,
+    PROVED,
+    WARNING,
+    Finding,
+    Row,
+    Rule,
+    about,
+    duration,
+    hexed,
+    rows,
+)
 
-Row = dict[str, object]
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from apftrace.model.correlate import Case
 
 _PHASES = ("p1", "p2", "p12", "p3", "p4", "p5")
 _LABEL = {
@@ -30,18 +44,21 @@ IRQS_OFF = "guest interrupts off"
 
 def _late_wakeup(case: Case) -> Iterable[Finding]:
     lives = case.lives
+    phases = _phases(case)
     answered = lives.filter(pl.col("outcome") == "answered")
     excess = [
         pl.when(pl.col(p) > case.late_after[p]).then(pl.col(p) - case.late_after[p]).otherwise(0).fill_null(0)
-        for p in _phases(case)
+        for p in phases
     ]
     late = answered.with_columns(pl.max_horizontal(excess).alias("excess")).filter(pl.col("excess") > 0)
     by_life = {
         r["life"]: r
-        for r in rows(lives.filter(pl.col("life").is_in(late["blocker_life"].drop_nulls().unique().implode())))
+        for r in rows(
+            lives.filter(pl.col("life").is_in(late["blocker_life"].drop_nulls().unique().implode()))
+        )
     }
     for life in rows(late.sort("excess", "life", descending=[True, False])):
-        phase = _worst_phase(case, life)
+        phase = max(phases, key=lambda p: (life[p] or 0) - case.late_after[p])
         cause, confidence, blocker = _cause(case, life, phase, by_life)
         yield about(
             life,
@@ -51,8 +68,8 @@ def _late_wakeup(case: Case) -> Iterable[Finding]:
             cause=cause,
             blocker=blocker,
             message=(
-                f"token {hexed(life['token'])}: {_LABEL[phase]}, "  # type: ignore[arg-type]
-                f"{duration(case, life[phase])} in {phase.upper()}"  # type: ignore[arg-type]
+                f"token {hexed(life['token'])}: {_LABEL[phase]}, "
+                f"{duration(case, life[phase])} in {phase.upper()}"
                 f" (late after {duration(case, case.late_after[phase])})"
             ),
             ruled_out=["lost: it was answered"],
@@ -63,10 +80,6 @@ def _late_wakeup(case: Case) -> Iterable[Finding]:
 def _phases(case: Case) -> tuple[str, ...]:
     split = case.lives["p1"].count() > 0
     return tuple(p for p in _PHASES if (p != "p12" if split else p not in ("p1", "p2")))
-
-
-def _worst_phase(case: Case, life: Row) -> str:
-    return max(_phases(case), key=lambda p: (life[p] or 0) - case.late_after[p])  # type: ignore[operator]
 
 
 def _cause(case: Case, life: Row, phase: str, by_life: dict[object, Row]) -> tuple[str, str, int | None]:
@@ -81,7 +94,7 @@ def _shares(life: Row, start: str, stop: str) -> dict[str, int]:
     if life[f"{start}_ran"] is None or life[f"{stop}_ran"] is None:
         return {}
     return {
-        c: max(0, int(life[f"{stop}_{c}"]) - int(life[f"{start}_{c}"]))  # type: ignore[call-overload]
+        c: max(0, int(life[f"{stop}_{c}"]) - int(life[f"{start}_{c}"]))
         for c in ("ran", "waited", "slept", "blocked")
     }
 
@@ -93,14 +106,20 @@ def _main(shares: dict[str, int]) -> str | None:
 def _cause_of_worker(case: Case, life: Row) -> tuple[str, str]:
     """P1 and P2: what the kworker did, by its own sums since its previous life."""
     if not case.rec.has(tp.SWITCH) or life["work_ran"] is None:
-        return "slow fault-in or worker queueing (record sched:sched_switch and workqueue:* to tell)", POSSIBLE
-    span = int(life["p12"])  # type: ignore[call-overload]
-    did = {c: min(span, int(life[f"work_{c}"])) for c in ("ran", "waited", "blocked")}  # type: ignore[call-overload]
+        return (
+            "slow fault-in or worker queueing (record sched:sched_switch and workqueue:* to tell)",
+            POSSIBLE,
+        )
+    span = int(life["p12"])
+    did = {c: min(span, int(life[f"work_{c}"])) for c in ("ran", "waited", "blocked")}
     top = _main(did)
     if top == "blocked":
         return f"slow I/O: the worker slept uninterruptibly for {duration(case, did['blocked'])}", LIKELY
     if top == "waited":
-        return f"worker queueing: the worker was runnable but not on a CPU for {duration(case, did['waited'])}", LIKELY
+        return (
+            f"worker queueing: the worker was runnable but not on a CPU for {duration(case, did['waited'])}",
+            LIKELY,
+        )
     return "slow fault-in or worker queueing", POSSIBLE
 
 
@@ -109,17 +128,21 @@ def _cause_of_p1(case: Case, life: Row) -> tuple[str, str]:
 
 
 def _cause_of_p3(case: Case, life: Row, by_life: dict[object, Row]) -> tuple[str, str, int | None]:
-    p3, busy = int(life["p3"]), int(life["slot_busy"] or 0)  # type: ignore[call-overload]
+    p3, busy = int(life["p3"]), int(life["slot_busy"] or 0)
     if 2 * busy >= p3 and life["blocker"] is not None:
         holder = by_life.get(life["blocker_life"])
         why = _why_held(case, holder) if holder else "not ACKed"
-        blocker = int(life["blocker"])  # type: ignore[call-overload]
+        blocker = int(life["blocker"])
         text = f"slot held {duration(case, busy)} by predecessor {hexed(blocker)}: {why}"
         return text, PROVED, blocker
     did = _shares(life, "comp", "ready") if case.rec.has(tp.SWITCH) else {}
     top = _main(did)
     if top == "waited":
-        return f"vCPU not scheduled: runnable but not on a CPU for {duration(case, did['waited'])}", LIKELY, None
+        return (
+            f"vCPU not scheduled: runnable but not on a CPU for {duration(case, did['waited'])}",
+            LIKELY,
+            None,
+        )
     if top in _ASLEEP:
         return f"{_ASLEEP[top]} for {duration(case, did[top])}", LIKELY, None
     if top == "ran":
@@ -128,7 +151,7 @@ def _cause_of_p3(case: Case, life: Row, by_life: dict[object, Row]) -> tuple[str
 
 
 def _why_held(case: Case, holder: Row) -> str:
-    phase = "p4" if (holder["p4"] or 0) >= (holder["p5"] or 0) else "p5"  # type: ignore[operator]
+    phase = "p4" if (holder["p4"] or 0) >= (holder["p5"] or 0) else "p5"
     if holder["p4"] is None and holder["acked"] is None:
         return "not ACKed"
     return _CAUSES[phase](case, holder)[0]
@@ -142,7 +165,7 @@ def _cause_of_p4(case: Case, life: Row) -> tuple[str, str]:
         return f"vCPU not scheduled: runnable but not on a CPU for {duration(case, did['waited'])}", LIKELY
     if top in _ASLEEP:
         return f"{_ASLEEP[top]} for {duration(case, did[top])}", LIKELY
-    entered = int(life["inj_entries"] or 0) - int(life["acc_entries"] or 0)  # type: ignore[call-overload]
+    entered = int(life["inj_entries"] or 0) - int(life["acc_entries"] or 0)
     if top == "ran" or entered > 1:
         return IRQS_OFF, LIKELY
     return "unknown (record sched:sched_switch and kvm:kvm_entry)", POSSIBLE
@@ -185,7 +208,16 @@ LATE_WAKEUP = Rule(
     "entries into the guest without the injection.",
     look_alikes="A victim of a busy slot: its P3 is the P4 and P5 of the token before it, to which it is charged.",
     needs=(tp.NOT_PRESENT, tp.READY),
-    helps=(tp.COMPLETED, tp.SWITCH, tp.WAKING, tp.QUEUE_WORK, tp.EXECUTE_START, tp.ACCEPT, tp.INJ_VIRQ, tp.MSR),
+    helps=(
+        tp.COMPLETED,
+        tp.SWITCH,
+        tp.WAKING,
+        tp.QUEUE_WORK,
+        tp.EXECUTE_START,
+        tp.ACCEPT,
+        tp.INJ_VIRQ,
+        tp.MSR,
+    ),
     remedy="P2: the swap device, the memory backend. P1 and P3: host CPU pressure. P4: what runs in the guest with "
     "interrupts off. P5: steal time, the guest's handler.",
     bugs=("2020 SEND_ALWAYS thread: 10 s of IF=0 made the ready 10 s late, and nothing was lost",),

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import polars as pl
 
 from apftrace.model import tracepoints as tp
-from apftrace.model.correlate import Case
 from apftrace.model.outcome import MIN_ENTRIES
 from apftrace.model.rules.base import (
     ERROR,
@@ -17,12 +16,18 @@ from apftrace.model.rules.base import (
     PROVED,
     WARNING,
     Finding,
+    Row,
     Rule,
     about,
     duration,
     hexed,
     rows,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from apftrace.model.correlate import Case
 
 _CLEARERS = (tp.SMM, tp.CR)
 
@@ -32,7 +37,11 @@ def _lost_wakeup(case: Case) -> Iterable[Finding]:
     strong = case.rec.has(tp.ENTRY) and (case.rec.has(tp.ACCEPT, tp.MSR) or _halt_only(case))
     for life in rows(stuck):
         n, progress = life["entries_after"], life["progress"]
-        told = "its task sleeps on in the guest" if life["kind"] == "pv" else "its vCPU halts at each touch of the page"
+        told = (
+            "its task sleeps on in the guest"
+            if life["kind"] == "pv"
+            else "its vCPU halts at each touch of the page"
+        )
         cleared = _clear_between(case, life)
         yield about(
             life,
@@ -40,9 +49,13 @@ def _lost_wakeup(case: Case) -> Iterable[Finding]:
             confidence=LIKELY if strong else POSSIBLE,
             cause=cleared or "not handed over by KVM",
             message=(
-                f"no kvm_async_pf_ready for token {hexed(life['token'])}: completed, then "  # type: ignore[arg-type]
-                f"{duration(case, progress)} without it while the vCPU "  # type: ignore[arg-type]
-                + (f"entered the guest {n} times" if case.rec.has(tp.ENTRY) else f"took {n} further async faults or readies")
+                f"no kvm_async_pf_ready for token {hexed(life['token'])}: completed, then "
+                f"{duration(case, progress)} without it while the vCPU "
+                + (
+                    f"entered the guest {n} times"
+                    if case.rec.has(tp.ENTRY)
+                    else f"took {n} further async faults or readies"
+                )
                 + f"; {told}"
             ),
             ruled_out=_ruled_out(case, life),
@@ -54,9 +67,9 @@ def _halt_only(case: Case) -> bool:
     return not case.delivered.height and not (case.lives["kind"] == "pv").any()
 
 
-def _clear_between(case: Case, life: dict[str, object]) -> str | None:
+def _clear_between(case: Case, life: Row) -> str | None:
     """Name an SMM transition or a CR0 write between not_present and the end: the queue was cleared there."""
-    window = case.rec.anchors.filter(
+    window = case.rec.kind(*_CLEARERS).filter(
         (pl.col("tid") == life["tid"]) & pl.col("ts").is_between(life["not_present"], life["end"])
     )
     if (window["kind"] == tp.SMM).any():
@@ -66,16 +79,18 @@ def _clear_between(case: Case, life: dict[str, object]) -> str | None:
     return None
 
 
-def _ruled_out(case: Case, life: dict[str, object]) -> list[str]:
+def _ruled_out(case: Case, life: Row) -> list[str]:
     out = [
-        f"still in flight: {duration(case, life['progress'])} old, stuck from {duration(case, case.stale.age)}"  # type: ignore[arg-type]
+        f"still in flight: {duration(case, life['progress'])} old, stuck from {duration(case, case.stale.age)}"
         f" ({case.stale.n} closed lives)",
         "record loss: none on this vCPU's CPUs while it was open",
     ]
     if case.rec.has(tp.ENTRY):
-        out.append(f"vCPU not running: {life['entries_after']} entries after completed, {MIN_ENTRIES} asked for")
+        out.append(
+            f"vCPU not running: {life['entries_after']} entries after completed, {MIN_ENTRIES} asked for"
+        )
     if case.rec.has(tp.MSR, tp.ACCEPT):
-        out.append(f"page-ready slot taken: it was free for {duration(case, life['slot_free'])}")  # type: ignore[arg-type]
+        out.append(f"page-ready slot taken: it was free for {duration(case, life['slot_free'])}")
         out.append("queue cleared by the guest: no write of MSR 4b564d02")
     return out
 
@@ -96,26 +111,26 @@ def _not_ruled_out(case: Case, cleared: str | None) -> list[str]:
 def _in_flight(case: Case) -> Iterable[Finding]:
     stale = case.stale.age
     for life in rows(case.lives.filter(pl.col("outcome") == "in_flight")):
-        age = case.rec.last_ns - int(life["not_present"])  # type: ignore[call-overload]
+        age = case.rec.last_ns - int(life["not_present"])
         stage = "completed, not ready" if life["completed"] is not None else "not completed"
-        old = age > stale and (life["progress"] or 0) > stale and life["completed"] is None  # type: ignore[operator]
+        old = age > stale and (life["progress"] or 0) > stale and life["completed"] is None
         yield about(
             life,
             severity=WARNING if old else INFO,
             confidence=POSSIBLE if old else PROVED,
             cause="the worker has not answered" if old else "the trace ends first",
             message=(
-                f"token {hexed(life['token'])} is still open at the end of the trace: "  # type: ignore[arg-type]
+                f"token {hexed(life['token'])} is still open at the end of the trace: "
                 f"{stage}, {duration(case, age)} old"
             ),
             not_ruled_out=[_why_not_lost(case, life)],
         )
 
 
-def _why_not_lost(case: Case, life: dict[str, object]) -> str:
+def _why_not_lost(case: Case, life: Row) -> str:
     if life["completed"] is None and life["finished"] is None:
         return "page still on its way: no kvm_async_pf_completed"
-    if (life["slot_free"] or 0) <= case.stale.age < (life["progress"] or 0):  # type: ignore[operator]
+    if (life["slot_free"] or 0) <= case.stale.age < (life["progress"] or 0):
         return "page-ready slot taken by a delivery that was not ACKed"
     return "still on its way: the vCPU had too little time or too few entries after completed"
 
@@ -131,10 +146,12 @@ def _left_truncated(case: Case) -> Iterable[Finding]:
             "ts": ready["ready"],
             "end": ready["ready"],
             "cause": "the trace begins later",
-            "message": f"ready of token {hexed(ready['token'])}, whose not_present lies before the record",  # type: ignore[arg-type]
+            "message": f"ready of token {hexed(ready['token'])}, whose not_present lies before the record",
             "seqs": [ready["seq"]],
-            "ruled_out": ["spurious ready: its id is older than the first not_present seen, or the head was lost"],
-        }  # type: ignore[typeddict-item]
+            "ruled_out": [
+                "spurious ready: its id is older than the first not_present seen, or the head was lost"
+            ],
+        }
 
 
 LOST_WAKEUP = Rule(

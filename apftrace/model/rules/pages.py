@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import polars as pl
 
 from apftrace.model import tracepoints as tp
-from apftrace.model.correlate import Case
-from apftrace.model.rules.base import ERROR, INFO, LIKELY, PROVED, WARNING, Finding, Rule, about, hexed, rows
+from apftrace.model.rules.base import ERROR, LIKELY, PROVED, WARNING, Finding, Rule, about, hexed, rows
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from apftrace.model.correlate import Case
 
 LOOP_LIVES = 3
 AT_ONCE_NS = 10_000_000
@@ -20,27 +24,30 @@ _EFAULT = -14
 
 def _refault_loop(case: Case) -> Iterable[Finding]:
     quick = min(AT_ONCE_NS, case.late_after["p12"]) if case.clock_is_ns else case.late_after["p12"]
-    lives = case.lives.sort("tid", "gfn", "life").with_columns(
-        (
-            (pl.col("not_present") - pl.col("ready").shift(1).over("tid", "gfn") <= quick)
-            & (pl.col("p12").shift(1).over("tid", "gfn") <= quick)
-        )
-        .fill_null(value=False)
-        .alias("again")
+    steps = case.lives.select("life", "tid", "gfn", "not_present", "ready", "p12", "end").sort(
+        "tid", "gfn", "life"
     )
-    lives = lives.with_columns((~pl.col("again")).cum_sum().over("tid", "gfn").alias("run"))
-    loops = lives.group_by("tid", "gfn", "run", maintain_order=True).agg(
-        pl.len().alias("n"),
-        pl.first("life", "token", "gva", "not_present", "completed_seq", "ready_seq", "acc_seq", "inj_seq", "ack_seq"),
-        pl.last("end"),
+    same = (pl.col("tid") == pl.col("tid").shift(1)) & (pl.col("gfn") == pl.col("gfn").shift(1))
+    at_once = (pl.col("not_present") - pl.col("ready").shift(1) <= quick) & (pl.col("p12").shift(1) <= quick)
+    steps = steps.with_columns((same & at_once).fill_null(value=False).alias("again"))
+    runs = (
+        steps.with_columns((~pl.col("again")).cum_sum().alias("run"))
+        .filter(pl.col("again") | pl.col("again").shift(-1, fill_value=False))
+        .group_by("run", maintain_order=True)
+        .agg(pl.len().alias("n"), pl.first("life"), pl.last("end").alias("run_end"))
     )
-    for loop in rows(loops.filter(pl.col("n") >= LOOP_LIVES).sort("life")):
+    loops = (
+        runs.filter(pl.col("n") >= LOOP_LIVES)
+        .join(case.lives, on="life", how="left", maintain_order="left")
+        .with_columns(pl.col("run_end").alias("end"))
+    )
+    for loop in rows(loops.sort("life")):
         yield about(
             loop,
             severity=WARNING,
             confidence=LIKELY,
             cause="the page cannot be had, or is taken away again at once",
-            message=f"{loop['n']} async page faults in a row on gfn {hexed(loop['gfn'])}, each right after the "  # type: ignore[arg-type]
+            message=f"{loop['n']} async page faults in a row on gfn {hexed(loop['gfn'])}, each right after the "
             "ready of the one before",
             not_ruled_out=[
                 "memory thrash: record kvm:kvm_unmap_hva_range",
@@ -51,19 +58,21 @@ def _refault_loop(case: Case) -> Iterable[Finding]:
 
 def _page_malfunction(case: Case) -> Iterable[Finding]:
     vcpu_tids = case.threads["tid"].to_list()
-    for row in rows(case.rec.kind(tp.SIGNAL).filter((pl.col("a") == _SIGBUS) & (pl.col("b") == _BUS_MCEERR_AR))):
+    for row in rows(
+        case.rec.kind(tp.SIGNAL).filter((pl.col("a") == _SIGBUS) & (pl.col("b") == _BUS_MCEERR_AR))
+    ):
         if row["c"] in vcpu_tids:
             yield {
                 "severity": ERROR,
                 "confidence": PROVED,
-                "tid": int(row["c"]),  # type: ignore[call-overload]
+                "tid": int(row["c"]),
                 "ts": row["ts"],
                 "end": row["ts"],
                 "cause": "the vCPU touched a poisoned page",
                 "message": "SIGBUS with BUS_MCEERR_AR to the vCPU thread",
                 "seqs": [row["seq"]],
                 "ruled_out": ["an action-optional signal (code 5), which goes to the VMM"],
-            }  # type: ignore[typeddict-item]
+            }
     for row in rows(case.rec.kind(tp.MEMORY_FAILURE)):
         yield {
             "severity": WARNING,
@@ -71,10 +80,10 @@ def _page_malfunction(case: Case) -> Iterable[Finding]:
             "ts": row["ts"],
             "end": row["ts"],
             "cause": "hardware memory error, or one injected for a test",
-            "message": f"memory failure on host pfn {hexed(row['a'])}",  # type: ignore[arg-type]
+            "message": f"memory failure on host pfn {hexed(row['a'])}",
             "seqs": [row["seq"]],
             "not_ruled_out": ["a page of no guest"],
-        }  # type: ignore[typeddict-item]
+        }
     for row in rows(case.rec.kind(tp.INJ_EXCEPTION).filter(pl.col("a") == tp.MC_VECTOR)):
         yield {
             "severity": WARNING,
@@ -85,7 +94,7 @@ def _page_malfunction(case: Case) -> Iterable[Finding]:
             "cause": "the VMM reports a memory error to its guest",
             "message": "machine check injected into the guest",
             "seqs": [row["seq"]],
-        }  # type: ignore[typeddict-item]
+        }
 
 
 def _fatal_fault(case: Case) -> Iterable[Finding]:
@@ -108,7 +117,7 @@ def _fatal_fault(case: Case) -> Iterable[Finding]:
             + (" right after a fault on a page whose ready came before" if refault else ""),
             "seqs": [row["fault_seq"] if refault else None, row["seq"]],
             "not_ruled_out": [] if refault else ["an MMIO or read-only memslot exit"],
-        }  # type: ignore[typeddict-item]
+        }
 
 
 REFAULT_LOOP = Rule(
@@ -120,7 +129,9 @@ REFAULT_LOOP = Rule(
     look_alikes="Memory thrash, where the page is reclaimed between the lives; that takes longer.",
     needs=(tp.NOT_PRESENT, tp.READY, tp.COMPLETED),
     helps=(tp.PAGE_FAULT, tp.TRY),
-    bugs=("GUP errors are ignored: a truncated file behind the page faults for ever (KVM_FEATURE_ASYNC_PF_ERROR, 2020)",),
+    bugs=(
+        "GUP errors are ignored: a truncated file behind the page faults for ever (KVM_FEATURE_ASYNC_PF_ERROR, 2020)",
+    ),
     find=_refault_loop,
 )
 PAGE_MALFUNCTION = Rule(

@@ -2,39 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
 from apftrace.model import tracepoints as tp
-from apftrace.model.correlate import Case
 from apftrace.model.delivery import FIRST_EXTERNAL
-from apftrace.model.rules.base import ERROR, INFO, LIKELY, PROVED, WARNING, Finding, Rule, hexed, rows
+from apftrace.model.rules.base import (
+    ERROR,
+    INFO,
+    LIKELY,
+    PROVED,
+    WARNING,
+    Finding,
+    Row,
+    Rule,
+    finding,
+    hexed,
+    rows,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from apftrace.model.correlate import Case
 
 
-def _of_ready(ready: dict[str, object], **stated: object) -> Finding:
-    finding: Finding = {
-        "tid": ready["tid"],
-        "token": ready["token"],
-        "gva": ready["gva"],
-        "ts": ready["ready"],
-        "end": ready["ready"],
-        "seqs": [ready["seq"]],
+def _of_ready(ready: Row, **stated: Any) -> Finding:
+    return finding(
+        tid=ready["tid"],
+        token=ready["token"],
+        gva=ready["gva"],
+        ts=ready["ready"],
+        end=ready["ready"],
+        seqs=[ready["seq"]],
         **stated,
-    }  # type: ignore[typeddict-item]
-    return finding
+    )
 
 
 def _spurious_ready(case: Case) -> Iterable[Finding]:
     wrong = case.readies.filter(pl.col("answer").is_in(["spurious", "unissued", "retagged"]))
     for ready in rows(wrong):
-        token = hexed(ready["token"])  # type: ignore[arg-type]
+        token = hexed(ready["token"])
         proved = ready["answer"] == "unissued"
         yield _of_ready(
             ready,
             severity=ERROR if proved else WARNING,
             confidence=PROVED if proved else LIKELY,
-            cause="a life of the same page waits under another token" if ready["answer"] == "retagged" else None,
+            cause="a life of the same page waits under another token"
+            if ready["answer"] == "retagged"
+            else None,
             message=f"ready of token {token}, for which this vCPU never traced a not_present",
             ruled_out=[
                 "begun before the trace: its id is newer than the vCPU's first not_present",
@@ -46,15 +63,18 @@ def _spurious_ready(case: Case) -> Iterable[Finding]:
 
 def _duplicate_ready(case: Case) -> Iterable[Finding]:
     for ready in rows(case.readies.filter((pl.col("answer") == "again") & ~pl.col("blind"))):
-        finding = _of_ready(
+        twice = _of_ready(
             ready,
             severity=ERROR,
             confidence=PROVED,
-            message=f"second ready of token {hexed(ready['token'])} without a new not_present",  # type: ignore[arg-type]
-            ruled_out=["token wrap: no not_present of the token between", "record loss between the two readies: none"],
+            message=f"second ready of token {hexed(ready['token'])} without a new not_present",
+            ruled_out=[
+                "token wrap: no not_present of the token between",
+                "record loss between the two readies: none",
+            ],
         )
-        finding["seqs"] = [ready["life"], ready["first_seq"], ready["seq"]]  # type: ignore[list-item]
-        yield finding
+        twice["seqs"] = [ready["life"], ready["first_seq"], ready["seq"]]
+        yield twice
 
 
 def _wake_all(case: Case) -> Iterable[Finding]:
@@ -75,7 +95,7 @@ def _wrong_vector(case: Case) -> Iterable[Finding]:
         pl.col("vec").is_not_null() & pl.col("implied").is_null() & ~pl.col("vec").is_in(list(case.vectors))
     )
     for row in rows(wrong):
-        vec = int(row["vec"])  # type: ignore[call-overload]
+        vec = int(row["vec"])
         sure = vec < FIRST_EXTERNAL
         due = "/".join(str(v) for v in sorted(case.vectors))
         yield {
@@ -86,11 +106,11 @@ def _wrong_vector(case: Case) -> Iterable[Finding]:
             "ts": row["start"],
             "end": row["accepted"],
             "cause": "MSR_KVM_ASYNC_PF_INT was never set" if vec == 0 else None,
-            "message": f"ready of token {hexed(row['token'])} raised vector {vec} instead of {due}",  # type: ignore[arg-type]
+            "message": f"ready of token {hexed(row['token'])} raised vector {vec} instead of {due}",
             "seqs": [row["seq"], row["acc_seq"]],
             "ruled_out": ["another interrupt: nothing else on this host uses that vector"],
             "not_ruled_out": [] if sure else ["a guest that chose another vector before the trace began"],
-        }  # type: ignore[typeddict-item]
+        }
 
 
 SPURIOUS_READY = Rule(

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import polars as pl
 
 from apftrace.model import tracepoints as tp
-from apftrace.model.correlate import Case
 from apftrace.model.rules.base import INFO, POSSIBLE, PROVED, WARNING, Finding, Rule, about, hexed, rows
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from apftrace.model.correlate import Case
 
 
 def _events_lost(case: Case) -> Iterable[Finding]:
@@ -17,7 +21,13 @@ def _events_lost(case: Case) -> Iterable[Finding]:
         where = f"CPU {loss.cpu}" + (f" of instance {loss.instance}" if loss.instance else "")
         head = loss.after_ns is None
         unplaced = loss.before_ns is None and head
-        when = "at a time that the trace does not tell" if unplaced else "before its first record" if head else "here"
+        when = (
+            "at a time that the trace does not tell"
+            if unplaced
+            else "before its first record"
+            if head
+            else "here"
+        )
         yield {
             "severity": WARNING,
             "confidence": PROVED,
@@ -32,7 +42,7 @@ def _events_lost(case: Case) -> Iterable[Finding]:
             severity=WARNING,
             confidence=POSSIBLE,
             cause="records lost while it was open",
-            message=f"token {hexed(life['token'])} is undecided: it has no ready, but records of a CPU of its "  # type: ignore[arg-type]
+            message=f"token {hexed(life['token'])} is undecided: it has no ready, but records of a CPU of its "
             "vCPU were lost while it was open",
             not_ruled_out=["a ready whose record was lost"],
         )
@@ -46,16 +56,16 @@ def _events_lost(case: Case) -> Iterable[Finding]:
             "ts": ready["ready"],
             "end": ready["ready"],
             "cause": "records lost before it",
-            "message": f"ready of token {hexed(ready['token'])} without not_present, after a loss",  # type: ignore[arg-type]
+            "message": f"ready of token {hexed(ready['token'])} without not_present, after a loss",
             "seqs": [ready["seq"]],
             "not_ruled_out": ["a not_present whose record was lost"],
-        }  # type: ignore[typeddict-item]
+        }
 
 
 def _unbalanced(case: Case) -> Iterable[Finding]:
     lossy = bool(case.rec.losses)
     for row in rows(case.accounting.filter(~pl.col("balanced") & pl.col("tid").is_not_null())):
-        for identity in row["broken"]:  # type: ignore[attr-defined]
+        for identity in row["broken"]:
             yield {
                 "severity": INFO if lossy else WARNING,
                 "confidence": POSSIBLE if lossy else PROVED,
@@ -66,7 +76,7 @@ def _unbalanced(case: Case) -> Iterable[Finding]:
                 "message": f"sums of this vCPU do not balance: {identity}",
                 "seqs": [],
                 "not_ruled_out": ["a record that the trace does not hold"],
-            }  # type: ignore[typeddict-item]
+            }
 
 
 EVENTS_LOST = Rule(

@@ -2,38 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import polars as pl
 
 from apftrace.model import tracepoints as tp
-from apftrace.model.correlate import Case
 from apftrace.model.loss import overlaps_blind
 from apftrace.model.rules.base import ERROR, LIKELY, PROVED, WARNING, Finding, Rule, about, hexed, rows
 
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from apftrace.model.correlate import Case
+
 
 def _token_reuse(case: Case) -> Iterable[Finding]:
-    lives = case.lives.with_columns(
-        pl.col("life").shift(1).over("tid", "token").alias("before"),
-        pl.col("not_present").shift(1).over("tid", "token").alias("before_np"),
-        pl.col("ended").shift(1).over("tid", "token").alias("before_end"),
-        pl.col("outcome").shift(1).over("tid", "token").alias("before_outcome"),
-        pl.col("cleared").shift(1).over("tid", "token").alias("before_cleared"),
+    if not (case.lives["use"] > 1).any():
+        return
+    uses = case.lives.sort("tid", "token", "life")
+    uses = uses.with_columns(
+        pl.when(pl.col("use") > 1).then(pl.col(c).shift(1)).alias(f"before_{c}")
+        for c in ("life", "not_present", "ended", "cleared")
     )
-    again = lives.filter(
-        pl.col("before").is_not_null()
-        & ~(pl.coalesce("before_end", "before_cleared") <= pl.col("not_present")).fill_null(value=False)
-    )
-    again = overlaps_blind(case.rec, again, "before_np", "not_present", "blind")
+    over = pl.coalesce("before_ended", "before_cleared") <= pl.col("not_present")
+    again = uses.filter((pl.col("use") > 1) & ~over.fill_null(value=False)).sort("life")
+    again = overlaps_blind(case.rec, again, "before_not_present", "not_present", "blind")
     for life in rows(again.filter(~pl.col("blind"))):
         finding = about(
             life,
             severity=ERROR,
             confidence=PROVED,
-            message=f"not_present reuses token {hexed(life['token'])} while an earlier life of it is open",  # type: ignore[arg-type]
-            ruled_out=["another VM: both come from one vCPU thread", "record loss: none since the earlier life began"],
+            message=f"not_present reuses token {hexed(life['token'])} while an earlier life of it is open",
+            ruled_out=[
+                "another VM: both come from one vCPU thread",
+                "record loss: none since the earlier life began",
+            ],
         )
-        finding["seqs"] = [life["before"], life["life"]]  # type: ignore[list-item]
+        finding["seqs"] = [life["before_life"], life["life"]]
         yield finding
 
 
