@@ -1,0 +1,1 @@
+"""Tests of the model: histories in, verdicts out."""

@@ -1,0 +1,1 @@
+"""Tests of the rules, a class per rule: what shows it, what only looks like it, what cannot be told."""

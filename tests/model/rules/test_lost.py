@@ -1,0 +1,339 @@
+"""lost-wakeup, in-flight, left-truncated: a claim only on proof of progress."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.builders.story import ACK, ANSWER, MSR_EN, Story
+from tests.model import histories
+from tests.model.histories import PAGE, STUCK_FOR
+from tests.model.support import (
+    LATER,
+    MS,
+    START,
+    US,
+    S,
+    analyse,
+    calm,
+    found,
+    life,
+    lines,
+    outcomes,
+    rules,
+)
+
+STUCK = 0x15000
+"""Token of the life that comes after ``calm``."""
+UNDONE = ANSWER | {"completed", "finished", "worker_back", "from_worker"}
+
+
+class TestLostWakeup:
+    def test_found(self) -> None:
+        analysis = analyse(histories.lost_wakeup())
+        (finding,) = found(analysis, "lost-wakeup")
+        assert (finding["severity"], finding["confidence"]) == ("error", "likely")
+        assert (finding["token"], finding["gva"], finding["vcpu"], finding["tid"]) == (STUCK, PAGE, 0, 101)
+        assert finding["cause"] == "not handed over by KVM"
+        assert [(e["event"], e["ts"] - LATER) for e in finding["evidence"]] == [
+            ("kvm_async_pf_not_present", 0),
+            ("kvm_async_pf_completed", 500_000),
+        ]
+        assert analysis.verdict == "anomaly"
+        assert life(analysis, STUCK)["outcome"] == "lost"
+
+    def test_found_names_what_it_excludes_and_what_it_cannot(self) -> None:
+        (finding,) = found(analyse(histories.lost_wakeup()), "lost-wakeup")
+        excluded = " | ".join(finding["ruled_out"])
+        for confounder in (
+            "in flight",
+            "record loss",
+            "vCPU not running",
+            "slot taken",
+            "cleared by the guest",
+        ):
+            assert confounder in excluded
+        assert finding["not_ruled_out"] == ["queue cleared by KVM: probe kvm_clear_async_pf_completion_queue"]
+
+    def test_found_in_halt_form(self) -> None:
+        story = Story()
+        calm(story)
+        story.halt_life(at=LATER, without={"ready"})
+        story.progress(start=LATER + MS, end=LATER + STUCK_FOR)
+        (finding,) = found(analyse(story), "lost-wakeup")
+        assert (finding["token"], finding["confidence"]) == (STUCK, "likely")
+        assert "its vCPU halts" in finding["message"]
+
+    @pytest.mark.parametrize(
+        ("event", "fields", "cause"),
+        [
+            ("kvm_smm_transition", {"entering": 1}, "queue cleared on SMM (fixed by ab4e41eb9fab)"),
+            (
+                "kvm_cr",
+                {"rw": 1, "cr": 0, "val": 0x10},
+                "queue cleared on a CR0 write (fixed by ab4e41eb9fab)",
+            ),
+        ],
+    )
+    def test_found_after_the_queue_was_cleared(self, event: str, fields: dict[str, int], cause: str) -> None:
+        story = histories.lost_wakeup()
+        story.event(LATER + 700 * US, event, story.tid(0), 0, **fields)
+        (finding,) = found(analyse(story), "lost-wakeup")
+        assert finding["cause"] == cause
+        assert finding["not_ruled_out"] == []
+
+    def test_found_when_only_the_end_of_the_work_was_traced(self) -> None:
+        story = Story()
+        calm(story)
+        story.pv_life(at=LATER, without=ANSWER | {"completed"})
+        story.progress(start=LATER + MS, end=LATER + STUCK_FOR)
+        assert [f["token"] for f in found(analyse(story), "lost-wakeup")] == [STUCK]
+
+    @pytest.mark.parametrize("off", ["kvm_apic_accept_irq", "kvm_entry"])
+    def test_found_with_less_confidence_where_tracepoints_miss(self, off: str) -> None:
+        story = histories.lost_wakeup()
+        calm(story, start=LATER + S)
+        (finding,) = found(analyse(story, off=[off]), "lost-wakeup")
+        assert (finding["token"], finding["confidence"]) == (STUCK, "possible")
+        assert any("record kvm:" in text and f"kvm:{off}" in text for text in finding["not_ruled_out"])
+
+    def test_quiet_where_no_ack_can_show_that_the_slot_is_free(self) -> None:
+        story = histories.lost_wakeup()
+        calm(story, start=LATER + S)
+        assert not rules(analyse(story, off=["kvm_msr"]), "error")
+
+    def test_found_although_another_cpu_lost_records(self) -> None:
+        story = histories.lost_wakeup().lost(at=LATER + 50 * MS, cpu=1, count=9)
+        story.progress(vcpu=1, start=LATER, end=LATER + STUCK_FOR)
+        assert [f["token"] for f in found(analyse(story), "lost-wakeup")] == [STUCK]
+
+    def test_found_although_records_were_lost_before_it(self) -> None:
+        story = histories.lost_wakeup().lost(at=START + 30 * MS + 900 * US, cpu=0, count=1)
+        assert [f["token"] for f in found(analyse(story), "lost-wakeup")] == [STUCK]
+
+    def test_quiet_when_the_vcpu_hardly_ran(self) -> None:
+        story = Story()
+        calm(story)
+        story.pv_life(at=LATER, without=ANSWER)
+        story.progress(start=LATER + MS, end=LATER + STUCK_FOR, every=40 * MS)
+        assert life(analyse(story), STUCK)["outcome"] == "in_flight"
+
+    def test_quiet_when_the_life_is_young(self) -> None:
+        story = Story()
+        calm(story)
+        story.pv_life(at=LATER, without=ANSWER)
+        story.progress(start=LATER + MS, end=LATER + 8 * MS, every=100 * US)
+        assert life(analyse(story), STUCK)["outcome"] == "in_flight"
+
+    def test_quiet_where_lives_usually_take_that_long(self) -> None:
+        story = Story()
+        for n in range(20):
+            story.pv_life(at=START + n * 200 * MS, completed=START + n * 200 * MS + 150 * MS)
+        story.pv_life(at=START + 5 * S, without=ANSWER)
+        story.progress(start=START + 5 * S + MS, end=START + 5 * S + STUCK_FOR)
+        assert outcomes(analyse(story)) == {"answered": 20, "in_flight": 1}
+
+    def test_quiet_when_nothing_is_known_of_other_lives(self) -> None:
+        story = Story().enable(at=START)
+        story.pv_life(at=START + MS, without=ANSWER)
+        story.progress(start=START + 2 * MS, end=START + STUCK_FOR)
+        assert outcomes(analyse(story)) == {"in_flight": 1}
+
+    def test_quiet_in_a_trace_of_one_unanswered_fault(self) -> None:
+        story = Story()
+        story.pv_life(at=START, without=ANSWER)
+        story.progress(start=START + MS, end=START + STUCK_FOR)
+        analysis = analyse(story)
+        assert not rules(analysis, "error")
+        assert outcomes(analysis).keys() <= {"in_flight", "undecided"}
+        assert analysis.verdict != "clean"
+
+    def test_quiet_when_the_page_never_came(self) -> None:
+        story = Story()
+        calm(story)
+        story.pv_life(at=LATER, without=UNDONE)
+        story.progress(start=LATER + MS, end=LATER + STUCK_FOR)
+        assert life(analyse(story), STUCK)["outcome"] == "in_flight"
+
+    def test_quiet_behind_a_delivery_that_is_not_acked(self) -> None:
+        story = histories.missing_ack()
+        victim = story.pv_life(at=LATER + 2 * MS, without=ANSWER)
+        analysis = analyse(story)
+        assert rules(analysis, "error") == {"missing-ack"}
+        assert life(analysis, victim)["outcome"] == "in_flight"
+        (finding,) = found(analysis, "in-flight")
+        assert finding["not_ruled_out"] == ["page-ready slot taken by a delivery that was not ACKed"]
+
+    def test_quiet_while_guest_interrupts_are_off(self) -> None:
+        story = Story()
+        calm(story)
+        on_again = LATER + 600 * MS
+        story.pv_life(at=LATER, injected=on_again, without={"entry_ready"})
+        story.pv_life(at=LATER + 2 * MS, without=ANSWER)
+        story.progress(start=LATER + 5 * MS, end=on_again)
+        assert not rules(analyse(story), "error")
+
+    def test_quiet_after_the_guest_disabled(self) -> None:
+        story = histories.apf_disabled()
+        story.progress(start=LATER + 5 * MS, end=LATER + STUCK_FOR)
+        assert life(analyse(story), STUCK)["outcome"] == "cancelled"
+
+    def test_quiet_after_a_reset(self) -> None:
+        story = Story()
+        calm(story)
+        story.pv_life(at=LATER, without=ANSWER)
+        story.enable(at=LATER + MS)
+        story.progress(start=LATER + 2 * MS, end=LATER + STUCK_FOR)
+        assert life(analyse(story), STUCK)["outcome"] == "cancelled"
+
+    def test_found_when_the_guest_disabled_only_much_later(self) -> None:
+        story = histories.lost_wakeup().disable(at=LATER + STUCK_FOR + MS)
+        assert life(analyse(story), STUCK)["outcome"] == "lost"
+
+    def test_quiet_when_the_page_has_a_new_life(self) -> None:
+        story = histories.lost_wakeup()
+        story.pv_life(at=LATER + 300 * MS, gva=PAGE)
+        analysis = analyse(story)
+        assert not rules(analysis, "error")
+        assert life(analysis, STUCK)["repaired"] == "ended before the next life of its gfn"
+
+    def test_quiet_when_the_vm_ended(self) -> None:
+        story = Story()
+        calm(story)
+        story.pv_life(at=LATER, without=ANSWER)
+        tid = story.tid(0)
+        story.event(LATER + MS, "sched_process_exit", tid, 0, pid=tid, comm="CPU 0/KVM")
+        story.event(LATER + 2 * MS, "sched_switch", tid, 0, prev_pid=tid, prev_state=0x20, next_pid=0)
+        story.progress(vcpu=1, start=LATER, end=LATER + STUCK_FOR)
+        assert life(analyse(story), STUCK)["outcome"] == "cancelled"
+
+    def test_undecided_when_records_of_its_cpu_were_lost(self) -> None:
+        analysis = analyse(histories.lost_wakeup().lost(at=LATER + 50 * MS, cpu=0, count=3))
+        assert not found(analysis, "lost-wakeup")
+        assert life(analysis, STUCK)["outcome"] == "undecided"
+        assert life(analysis, STUCK)["tainted"]
+        assert analysis.verdict == "undecided"
+
+    def test_undecided_when_the_thread_had_been_on_the_cpu_that_lost_records(self) -> None:
+        story = Story()
+        story.pv_life(at=START, cpu=1)
+        calm(story, start=START + MS)
+        story.pv_life(at=LATER, without=ANSWER)
+        story.progress(start=LATER + MS, end=LATER + STUCK_FOR).lost(at=LATER + 50 * MS, cpu=1)
+        story.progress(vcpu=1, start=LATER, end=LATER + STUCK_FOR)
+        assert life(analyse(story), 0x16000)["outcome"] == "undecided"
+
+    def test_undecided_with_a_loss_that_has_no_place(self) -> None:
+        from tests.builders import options
+
+        story = histories.lost_wakeup()
+        analysis = analyse(story, options=[options.cpu_stat(0, dropped=4), options.cpu_stat(1)])
+        assert life(analysis, STUCK)["outcome"] == "undecided"
+
+
+class TestInFlight:
+    def test_found(self) -> None:
+        analysis = analyse(histories.in_flight())
+        (finding,) = found(analysis, "in-flight")
+        assert (finding["severity"], finding["confidence"]) == ("info", "proved")
+        assert finding["cause"] == "the trace ends first"
+        assert lines(analysis.faults, "token completed ready acked outcome")[-1] == "0x15000 - - - in_flight"
+        assert analysis.verdict == "clean"
+
+    def test_found_as_a_warning_when_the_worker_takes_far_too_long(self) -> None:
+        story = Story()
+        calm(story)
+        story.pv_life(at=LATER, without=UNDONE)
+        story.progress(start=LATER + MS, end=LATER + STUCK_FOR)
+        (finding,) = found(analyse(story), "in-flight")
+        assert (finding["severity"], finding["confidence"]) == ("warning", "possible")
+        assert finding["cause"] == "the worker has not answered"
+
+    def test_found_for_every_vcpu(self) -> None:
+        story = Story()
+        calm(story)
+        for vcpu in (0, 1):
+            story.pv_life(at=LATER, vcpu=vcpu, without=ANSWER)
+        assert sorted(f["vcpu"] for f in found(analyse(story), "in-flight")) == [0, 1]
+
+    def test_quiet_when_answered(self) -> None:
+        story = Story()
+        calm(story)
+        assert not found(analyse(story), "in-flight")
+
+    def test_quiet_when_cancelled(self) -> None:
+        assert not found(analyse(histories.apf_disabled()), "in-flight")
+
+    def test_undecided_when_records_were_lost_at_the_end(self) -> None:
+        story = histories.in_flight().lost(at=LATER + MS, cpu=0, count=2)
+        story.progress(start=LATER + MS, end=LATER + 3 * MS)
+        analysis = analyse(story)
+        assert not found(analysis, "in-flight")
+        assert life(analysis, STUCK)["outcome"] == "undecided"
+
+
+def stray_ready(story: Story, token: int, *, at: int = START, vcpu: int = 0) -> None:
+    story.event(at, "kvm_async_pf_ready", story.tid(vcpu), vcpu, token=token, gva=PAGE)
+
+
+class TestLeftTruncated:
+    def test_found(self) -> None:
+        analysis = analyse(histories.left_truncated())
+        (finding,) = found(analysis, "left-truncated")
+        assert (finding["severity"], finding["confidence"], finding["token"]) == ("info", "proved", 0x5000)
+        assert lines(analysis.accounting, "ready answered left_truncated balanced")[-1] == "2 1 1 true"
+
+    def test_found_across_the_wrap_of_ids(self) -> None:
+        story = Story()
+        stray_ready(story, 0xFFFFF000)
+        story.pv_life(at=START + MS, token=0x1000)
+        assert [f["token"] for f in found(analyse(story), "left-truncated")] == [0xFFFFF000]
+
+    def test_found_on_a_vcpu_without_any_fault_of_its_own(self) -> None:
+        story = Story()
+        calm(story)
+        stray_ready(story, 0x7001, vcpu=1)
+        assert [f["token"] for f in found(analyse(story), "left-truncated")] == [0x7001]
+
+    def test_found_with_its_delivery(self) -> None:
+        story = Story()
+        story.pv_life(
+            at=START, token=0x5000, without={"exit", "page_fault", "try", "not_present", "inj_exception"}
+        )
+        story.pv_life(at=START + 10 * MS, token=0x6000)
+        analysis = analyse(story)
+        assert rules(analysis) == {"left-truncated"}
+        assert (
+            lines(analysis.accounting, "ready left_truncated delivered acks balanced")[-1] == "2 1 2 2 true"
+        )
+
+    def test_quiet_when_its_id_is_newer(self) -> None:
+        analysis = analyse(histories.spurious_ready())
+        assert not found(analysis, "left-truncated")
+
+    def test_quiet_for_a_broadcast(self) -> None:
+        assert not found(analyse(histories.wake_all()), "left-truncated")
+
+    def test_no_more_than_a_vcpu_can_have_outstanding(self) -> None:
+        story = Story()
+        for n in range(66):
+            stray_ready(story, 0x5000 + (n << 12), at=START + n * MS)
+        story.pv_life(at=START + S, token=0x100000)
+        analysis = analyse(story)
+        assert len(found(analysis, "left-truncated")) == 64
+        assert len(found(analysis, "spurious-ready")) == 2
+
+    def test_an_enable_is_no_ready_of_a_fault(self) -> None:
+        story = Story()
+        story.event(START, "kvm_msr", story.tid(0), 0, write=1, ecx=MSR_EN, data=9)
+        stray_ready(story, 0xFFFFFFFF, at=START + US)
+        assert rules(analyse(story)) == {"wake-all"}
+
+
+def test_a_lost_wakeup_beside_a_missing_ack_is_not_claimed_twice() -> None:
+    story = Story()
+    calm(story)
+    story.pv_life(at=LATER, without=ACK)
+    story.pv_life(at=LATER + 20 * MS, without=ANSWER)
+    story.interrupt(at=LATER + 30 * MS)
+    story.progress(start=LATER + 50 * MS, end=LATER + STUCK_FOR)
+    assert rules(analyse(story), "error") == {"missing-ack"}
