@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
+from typing import NamedTuple
 
 STAMP_LIMIT = 1 << 62
 """Stamps and times stay below this, so that no later arithmetic can leave 64 bits. As ns it is 146 years."""
-ANY_TIME = (-STAMP_LIMIT, STAMP_LIMIT)
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,16 @@ class Piece:
         """Say whether the walker can do this arithmetic in 64 bits around the comparison."""
         small = abs(self.offset) < STAMP_LIMIT // 2 and 0 <= self.at < STAMP_LIMIT // 2
         scalable = 0 < self.scaling < STAMP_LIMIT and 0 <= self.fraction < 64
-        return small and scalable and self.run > 0 and self.at * abs(self.rise) < STAMP_LIMIT
+        return small and scalable and self.run > 0 and max(self.at, self.run) * abs(self.rise) < STAMP_LIMIT
+
+
+class Bounds(NamedTuple):
+    """Raw stamps of one CPU: the first and last wanted, and the lowest and highest that are sane."""
+
+    first: int
+    last: int
+    floor: int
+    limit: int
 
 
 @dataclass(frozen=True)
@@ -68,27 +77,31 @@ class Clock:
 
     def to_ns(self, raw: int, cpu: int = 0) -> int:
         """Convert one stamp."""
-        pieces = self.pieces_of(cpu)
-        if pieces:
-            raw = pieces[max(bisect_right(pieces, raw, key=lambda p: p.first) - 1, 0)].to_host(raw)
+        raw = self._to_host(raw, cpu)
         if self.mult:
             raw = raw * self.mult >> self.shift
         return raw + self.offset
 
-    def raw_bounds(self, cpu: int, start_ns: int | None, end_ns: int | None) -> tuple[int, int, int]:
-        """Return the raw stamps that bound a span of ns (both inclusive), and the highest sane stamp."""
+    def raw_bounds(self, cpu: int, start_ns: int | None, end_ns: int | None) -> Bounds:
+        """Return the raw stamps that bound a span of ns, both ends inclusive."""
         stamps = range(STAMP_LIMIT)
-        limit = bisect_left(stamps, True, key=lambda raw: not self._is_sane(raw, cpu)) - 1
-        first = 0 if start_ns is None else bisect_left(stamps, start_ns, key=lambda raw: self.to_ns(raw, cpu))
-        last = limit
+        floor = bisect_left(stamps, 0, key=lambda raw: self._to_host(raw, cpu))
+        limit = bisect_left(stamps, True, key=lambda raw: self._is_too_late(raw, cpu)) - 1
+        first, last = floor, limit
+        if start_ns is not None:
+            first = max(floor, bisect_left(stamps, start_ns, key=lambda raw: self.to_ns(raw, cpu)))
         if end_ns is not None:
-            last = bisect_right(stamps, end_ns, key=lambda raw: self.to_ns(raw, cpu)) - 1
-        return first, min(last, limit), max(limit, 0)
+            last = min(limit, bisect_right(stamps, end_ns, key=lambda raw: self.to_ns(raw, cpu)) - 1)
+        return Bounds(first, last, floor, limit)
 
-    def _is_sane(self, raw: int, cpu: int) -> bool:
+    def _to_host(self, raw: int, cpu: int) -> int:
         pieces = self.pieces_of(cpu)
-        if pieces:
-            last = pieces[-1]
-            if (raw - last.at) * abs(last.rise) >= STAMP_LIMIT or last.to_host(raw) >= STAMP_LIMIT:
-                return False
-        return self.to_ns(raw, cpu) < STAMP_LIMIT
+        if not pieces:
+            return raw
+        return pieces[max(bisect_right(pieces, raw, key=lambda p: p.first) - 1, 0)].to_host(raw)
+
+    def _is_too_late(self, raw: int, cpu: int) -> bool:
+        pieces = self.pieces_of(cpu)
+        if pieces and (raw - pieces[-1].at) * abs(pieces[-1].rise) >= STAMP_LIMIT:
+            return True
+        return self._to_host(raw, cpu) >= STAMP_LIMIT or self.to_ns(raw, cpu) >= STAMP_LIMIT

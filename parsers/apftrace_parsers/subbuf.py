@@ -151,6 +151,7 @@ class Walker:
         self.report_gaps = memoryview(array("q", [1] * n))
         self.raw_from = zeros("q", n)
         self.raw_upto = memoryview(array("q", [STAMP_LIMIT] * n))
+        self.raw_floor = zeros("q", n)
         self.raw_limit = memoryview(array("q", [STAMP_LIMIT] * n))
         self.pieces = zeros("q", PIECE_WIDTH)
         self.piece_from = zeros("q", n)
@@ -177,10 +178,11 @@ class Walker:
         self.shift = shift
         self.offset = offset
 
-    def set_bounds(self, lane: int, first: int, last: int, limit: int) -> None:
-        """Take only records of a lane with raw stamps in [first, last]; a stamp above limit is damage."""
+    def set_bounds(self, lane: int, first: int, last: int, floor: int, limit: int) -> None:
+        """Take only records of a lane with raw stamps in [first, last]; outside [floor, limit] is damage."""
         self.raw_from[lane] = first
         self.raw_upto[lane] = last
+        self.raw_floor[lane] = floor
         self.raw_limit[lane] = limit
 
     def set_pieces(self, pieces: Sequence[tuple[int, ...]], spans: Sequence[tuple[int, int]]) -> None:
@@ -530,7 +532,7 @@ class Walker:
         self.page_no[lane] += 1
         self.pos[lane] = self.end[lane] = page + size
         raw = self._i64(page)
-        if raw < 0 or raw > self.raw_limit[lane]:
+        if raw < self.raw_floor[lane] or raw > self.raw_limit[lane]:
             self._drop_page(lane, BAD_STAMP, page)
             return RECORD
         commit = self._long(page + 8)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from apftrace_parsers.base import PassResult
-    from apftrace_parsers.clock import Clock
+    from apftrace_parsers.clock import Bounds, Clock, Piece
 
 WINDOWS_BUDGET = 32 << 20
 LARGEST_WINDOW = 1 << 20
@@ -151,7 +151,7 @@ class Pass:
         self.walker.set_clock(clock.mult, clock.shift, clock.offset)
         pieces: list[tuple[int, ...]] = []
         spans = []
-        bounds: dict[object, tuple[int, int, int]] = {}
+        bounds: dict[tuple[Piece, ...], Bounds] = {}
         for i, lane in enumerate(self.ring.lanes):
             own = clock.pieces_of(lane.cpu)
             spans.append((len(pieces), len(pieces) + len(own)))

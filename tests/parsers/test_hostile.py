@@ -1,4 +1,4 @@
-"""Traces come from strangers: cut, damaged or made to hurt, they cost rows or one clear error, nothing else."""
+"""Traces come from strangers: cut, damaged or made to hurt, they cost rows or one clear error, no more."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import tracemalloc
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
 from apftrace.errors import TraceError, TraceFormatError, TraceUnsupported
 from apftrace_parsers.base import Loss
 from apftrace_parsers.registry import open_source
 from apftrace_parsers.tracedat.buffers import MAX_CHUNK_PAGES
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
-
 from tests.builders import options as opt
 from tests.builders.formats import formats
 from tests.builders.subbuf import Layout

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from apftrace_parsers import subbuf, walk
 from tests.builders.subbuf import MAX_DELTA, Layout, SubbufWriter
 
-from .conftest import INTERPRETED
+from .conftest import INTERPRETED, interpreted
 from .support import LAYOUTS, layout_id
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ class Found:
         )
         walker.set_picks([(0, EVENT, PICK)], [FIELDS], 4)
         if bounds:
-            walker.set_bounds(0, *bounds, (1 << 62) - 1)
+            walker.set_bounds(0, *bounds, 0, (1 << 62) - 1)
         columns = [engine.zeros(code, ROWS) for code in "qiiiqqq"]
         walker.set_output(columns)
         walker.feed(0, 0, len(pages))
@@ -339,3 +340,22 @@ def test_both_engines_agree_on_flipped_bytes(data: st.DataObject, layout: Layout
 
 def test_the_walker_uses_the_compiled_module() -> None:
     assert walk.subbuf.COMPILED, "subbuf is not compiled: build the extension modules"
+
+
+def test_the_source_runs_without_cython(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cython", None)
+    plain = interpreted("subbuf")
+    assert not plain.COMPILED
+    assert plain.cython.__name__ == "apftrace_parsers._uncompiled"
+    layout = Layout()
+    assert Found(plain, bytes(pages_of_three(layout)), layout).stamps == [
+        0,
+        1,
+        2,
+        100,
+        101,
+        102,
+        200,
+        201,
+        202,
+    ]

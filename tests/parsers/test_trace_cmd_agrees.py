@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from apftrace_parsers.base import PassResult
+from apftrace_parsers.base import PassResult, Pick
 from apftrace_parsers.registry import open_source
 
 from .conftest import captures
@@ -28,6 +28,13 @@ COMPARED = {
     "kvm_exit",
     "kvm_msr",
     "sched_switch",
+}
+STREAMED = {
+    "kvm_entry": ("vcpu_id", "rip"),
+    "kvm_async_pf_completed": ("address", "gva"),
+    "kvm_async_pf_ready": ("token", "gva"),
+    "kvm_msr": ("write", "ecx", "data"),
+    "sched_switch": ("prev_pid", "next_pid", "prev_state"),
 }
 # print fmt says %x, without 0x before it.
 BARE_HEX = {("kvm_msr", "ecx")}
@@ -129,3 +136,36 @@ def test_zlib_captures_hold_what_the_kernel_counted(path: Path) -> None:
         result.counts["kvm_async_pf_not_present"] + result.counts["kvm_async_pf_repeated_fault"]
     )
     assert result.notes == []
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda p: p.name)
+def test_the_stream_is_the_tables_merged(path: Path) -> None:
+    source = open_source(path)
+    known = {event.name for event in source.formats()}
+    streamed = {name: fields for name, fields in STREAMED.items() if name in known}
+    picks = [Pick((name,), tuple((field,) for field in fields)) for name, fields in streamed.items()]
+    narrow, typed = PassResult(), PassResult()
+    rows = [
+        row for batch in source.stream(picks, narrow) for row in zip(*batch.to_pydict().values(), strict=True)
+    ]
+    stamps = [row[0] for row in rows]
+    assert stamps == sorted(stamps)
+    expected = []
+    for event, batch in source.tables(list(streamed), typed):
+        number = list(streamed).index(event.name)
+        fields = [batch.column(name).to_pylist() for name in streamed[event.name]]
+        fields += [[0] * batch.num_rows] * (3 - len(fields))
+        common = [batch.column(name).to_pylist() for name in ("ts", "cpu", "tid")]
+        expected += zip(*common, [number] * batch.num_rows, *[map(as_signed, f) for f in fields], strict=True)
+    source.close()
+    assert sorted(row for row in rows if row[3] >= 0) == sorted(expected)
+    assert narrow.losses == typed.losses
+    assert narrow.counts == typed.counts
+    assert (narrow.first_ns, narrow.last_ns) == (typed.first_ns, typed.last_ns)
+    assert len([row for row in rows if row[3] < 0]) == len(
+        [x for x in narrow.losses if x.before_ns is not None]
+    )
+
+
+def as_signed(value: int) -> int:
+    return value - (1 << 64) if value >> 63 > 0 else value
