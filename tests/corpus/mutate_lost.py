@@ -129,7 +129,7 @@ def lost_with_loss_before_completed(edit: Edit) -> list[Expectation]:
     assert life.completed
     inside = [r for r in edit.lives.after(life.not_present, 400) if r.ts < life.completed.ts]
     edit.change(edit.pick(r for r in inside if r is not life.exception), missed=9)
-    return [expect(LOST, life, "undecided", "found")]
+    return [expect(LOST, life, "undecided", "found", *over(edit, life))]
 
 
 @mutator
