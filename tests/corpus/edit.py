@@ -24,7 +24,7 @@ CLEAR_AGE = 10
 """... and age in multiples of the 99th percentile of the capture's own totals."""
 
 
-class NotHere(Exception):  # noqa: N818 - not an error: this capture does not suit this mutator
+class NotHere(Exception):
     """The capture has no place for this change."""
 
 

@@ -78,14 +78,14 @@ def ready_dropped(edit: Edit) -> list[Expectation]:
 def ready_and_accept_dropped(edit: Edit) -> list[Expectation]:
     life = edit.pick(edit.whole(pv=True))
     edit.drop([life.ready, life.accepted])
-    return [expect(LOST, life, "repaired")]
+    return [expect(LOST, life, "repaired", *_perhaps_older(edit, life))]
 
 
 @mutator
 def only_ack_left(edit: Edit) -> list[Expectation]:
     life = edit.pick(edit.whole(pv=True))
     edit.drop([life.ready, life.accepted, life.injected, *life.injected_again])
-    return [expect(LOST, life, "repaired")]
+    return [expect(LOST, life, "repaired", *_perhaps_older(edit, life))]
 
 
 @mutator
@@ -188,6 +188,12 @@ def work_never_ends(edit: Edit) -> list[Expectation]:
     life = edit.pick(x for x in edit.whole() if not any(y.gfn == x.gfn for y in edit.lives.later(x)))
     edit.drop([life.completed, *life.answer()])
     return [expect((LOST, "lost-interrupt"), life, "in-flight", "undecided", *over(edit, life))]
+
+
+def _perhaps_older(edit: Edit, life: Life) -> tuple[str, ...]:
+    """Return what else may be said when an injection or ACK could answer a ready from before the trace."""
+    earlier = any(x.accepted and x.not_present.ts < life.not_present.ts for x in edit.lives.of(life.tid))
+    return () if earlier else ("in-flight", "undecided")
 
 
 def _next_to_another(edit: Edit, life: Life) -> bool:
