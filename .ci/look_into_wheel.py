@@ -6,7 +6,7 @@ import sys
 import zipfile
 
 PACKAGES = {"apftrace", "apftrace_parsers", "apftrace_reports"}
-COMPILED = ("apftrace_parsers/subbuf", "apftrace/model/odometer")
+COMPILED = ("apftrace_parsers/subbuf", "apftrace_parsers/gather", "apftrace/model/odometer")
 
 
 def complaints(names: list[str]) -> list[str]:

@@ -23,13 +23,13 @@ READINGS: dict[int, tuple[str, ...]] = {
     tp.TRY: ("entries", "exit_ts"),
     tp.REPEATED: ("entries", "exit_ts"),
     tp.NOT_PRESENT: ("entries", "exit_ts"),
-    tp.READY: ("hlts", *SHARES),
-    tp.COMPLETED: SHARES,
+    tp.READY: ("hlts", *SHARES, "hog"),
+    tp.COMPLETED: (*SHARES, "hog"),
     tp.READING: ("entries", "hlts", *SHARES),
-    tp.MSR: ("entries", "exit_ts", *SHARES),
+    tp.MSR: ("entries", "exit_ts", *SHARES, "hog"),
     tp.INJ_EXCEPTION: ("entries",),
     tp.ACCEPT: ("entries", "virqs", *SHARES),
-    tp.INJ_VIRQ: ("entries", "virqs", *SHARES),
+    tp.INJ_VIRQ: ("entries", "virqs", *SHARES, "hog"),
 }
 """Columns of the reading that the model needs of each kind of anchor."""
 

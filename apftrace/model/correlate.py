@@ -34,6 +34,7 @@ class Case:
         late_after: threshold per phase.
         accounting: table ``accounting``.
         vectors: page-ready vectors of the guests here.
+        comms: names of threads, by thread id.
         clock_is_ns: false when the trace clock has no known rate.
     """
 
@@ -50,6 +51,7 @@ class Case:
     late_after: dict[str, int]
     accounting: pl.DataFrame
     vectors: frozenset[int]
+    comms: dict[int, str]
     clock_is_ns: bool
 
 
@@ -100,6 +102,7 @@ def correlate(rec: Recording, *, late_after: int | None = None, clock_is_ns: boo
         late_after=late,
         accounting=sums,
         vectors=delivery.page_ready_vectors(rec, delivery.accepts(rec)),
+        comms=dict(rec.threads.filter(pl.col("comm").is_not_null()).select("tid", "comm").iter_rows()),
         clock_is_ns=clock_is_ns,
     )
 

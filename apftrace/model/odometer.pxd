@@ -6,7 +6,7 @@ cdef long long _MSR_EN, _MSR_INT, _MSR_ACK, _PF_VECTOR, _MC_VECTOR, _HLT_VMX, _H
 cdef long long _SLEEPING, _UNINTERRUPTIBLE, _DEAD, _STATE_MASK, _NEVER, _ABSURD
 cdef int _UNKNOWN, _RUNNING, _RUNNABLE, _SLEEP, _BLOCKED
 cdef int _TID, _FIRST, _LAST, _CPU, _ENTRIES, _VIRQS, _HLTS, _EXIT_TS, _ENTRY_TS, _STATE, _SINCE, _CLOCK
-cdef int _PREV, _READY_GFN, _VCPU, _GONE, _WORK, _FIELDS
+cdef int _PREV, _READY_GFN, _VCPU, _GONE, _WORK, _HOG, _HOG_WAIT, _FIELDS
 
 cdef class Odometer:
     cdef public dict vectors
@@ -20,7 +20,7 @@ cdef class Odometer:
     cdef int mask, n_threads
     cdef dict _out
     cdef long long[::1] o_ts, o_a, o_b, o_c, o_exit, o_ran, o_waited, o_slept, o_blocked
-    cdef int[::1] o_cpu, o_tid, o_kind, o_entries, o_virqs, o_hlts
+    cdef int[::1] o_cpu, o_tid, o_kind, o_entries, o_virqs, o_hlts, o_hog
     cdef int n_out, room
     cdef long long n_before
 

@@ -60,18 +60,19 @@ _UNKNOWN, _RUNNING, _RUNNABLE, _SLEEP, _BLOCKED = range(5)
 
 # Fields of a thread's record in ``state``.
 _TID, _FIRST, _LAST, _CPU, _ENTRIES, _VIRQS, _HLTS, _EXIT_TS, _ENTRY_TS, _STATE, _SINCE = range(11)
-_PREV, _READY_GFN, _VCPU, _GONE, _WORK, _CLOCK = range(11, 17)
+_PREV, _READY_GFN, _VCPU, _GONE, _WORK, _HOG, _HOG_WAIT, _CLOCK = range(11, 19)
 _FIELDS = _CLOCK + 5
 
 COLUMNS: tuple[tuple[str, str], ...] = (
     ("ts", "q"), ("cpu", "i"), ("tid", "i"), ("kind", "i"), ("a", "q"), ("b", "q"), ("c", "q"),
     ("entries", "i"), ("virqs", "i"), ("hlts", "i"), ("exit_ts", "q"),
-    ("ran", "q"), ("waited", "q"), ("slept", "q"), ("blocked", "q"),
+    ("ran", "q"), ("waited", "q"), ("slept", "q"), ("blocked", "q"), ("hog", "i"),
 )  # fmt: skip
 """Columns of the anchors, with array typecodes: the event, then the reading of its thread.
 
 ``exit_ts`` is the thread's last kvm_exit; ``ran waited slept blocked`` are ns on a CPU, runnable but not
-on one, in interruptible and in uninterruptible sleep since the thread was first seen. In a kvm_msr row
+on one, in interruptible and in uninterruptible sleep since the thread was first seen. ``hog`` is the
+thread that left the CPU to it after its longest wait since its previous anchor; 0 for none. In a kvm_msr row
 the fields are write, ecx, data. A READING row is the vCPU thread's reading at the instant of a
 ``completed`` (a: gva, b: row of its not_present) that some kworker traced; in a ``completed`` row c is
 the row of the not_present when only one vCPU waits for the page, else -1.
@@ -180,6 +181,9 @@ class Odometer:
         self.o_waited[n] = state[base + _CLOCK + _RUNNABLE]
         self.o_slept[n] = state[base + _CLOCK + _SLEEP]
         self.o_blocked[n] = state[base + _CLOCK + _BLOCKED]
+        self.o_hog[n] = state[base + _HOG]
+        state[base + _HOG] = 0
+        state[base + _HOG_WAIT] = 0
         self.n_out = n + 1
 
     def _completed(self, slot: int, ts: int, cpu: int, gva: int, address: int) -> None:
@@ -260,6 +264,11 @@ class Odometer:
                 self._become(slot, _SLEEP, ts)
         if next_pid > 0:
             slot = self._slot_of(next_pid, ts, cpu)
+            base = slot * _FIELDS
+            waited = ts - self.state[base + _SINCE]
+            if self.state[base + _STATE] == _RUNNABLE and waited > self.state[base + _HOG_WAIT]:
+                self.state[base + _HOG] = prev_pid
+                self.state[base + _HOG_WAIT] = min(waited, _ABSURD)
             self._become(slot, _RUNNING, ts)
             self._seen(slot, next_pid, ts, cpu)
 
@@ -348,7 +357,7 @@ class Odometer:
         self.o_a, self.o_b, self.o_c = views["a"], views["b"], views["c"]
         self.o_entries, self.o_virqs, self.o_hlts = views["entries"], views["virqs"], views["hlts"]
         self.o_exit, self.o_ran, self.o_waited = views["exit_ts"], views["ran"], views["waited"]
-        self.o_slept, self.o_blocked = views["slept"], views["blocked"]
+        self.o_slept, self.o_blocked, self.o_hog = views["slept"], views["blocked"], views["hog"]
 
     def take(self) -> dict[str, memoryview]:
         """Return the anchors of the last batch, a view per column of COLUMNS; valid until the next feed."""

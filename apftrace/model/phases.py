@@ -38,7 +38,7 @@ def with_readings(rec: Recording, lives: pl.DataFrame) -> pl.DataFrame:
     own = done.select(
         pl.col("seq").alias("completed_seq"),
         *((pl.col(c) - pl.col(c).shift(1).over("tid")).alias(f"work_{c}") for c in SHARES),
-        pl.col("ts").shift(1).over("tid").alias("work_since"),
+        pl.col("hog").alias("work_hog"),
     )
     found = lives.select("completed_seq").join(own, on="completed_seq", how="left", maintain_order="left")
     return lives.hstack(found.drop("completed_seq"))
