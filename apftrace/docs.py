@@ -78,8 +78,8 @@ def schema_page() -> str:
     """Return the page of the tables, the phases and the outcomes."""
     page = _title(
         "Tables",
-        f"Schema version {schema.SCHEMA_VERSION}. Every table is a polars frame of the analysis and a Parquet "
-        "or Arrow table on disk; unit and meaning of each column stand in the metadata of its Arrow field. "
+        f"Schema version {schema.SCHEMA_VERSION}. Every table is a polars frame of the analysis; "
+        "`apftrace.schema` holds its Arrow schema too, with unit and meaning in each field's metadata. "
         "Times are integers in ns of the trace clock, or in its ticks where no rate is known. What is absent "
         "is null. Tokens and addresses are unsigned: in a sum with a time polars would widen both.",
     )
@@ -88,11 +88,8 @@ def schema_page() -> str:
         kinds = {field.name: _kind(str(field.type)) for field in table.arrow()}
         rows = ((f"`{c.name}`", kinds[c.name], c.unit, _text(c.doc)) for c in table.columns)
         page += _table(("column", "type", "unit", "meaning"), rows)
-    page += ["## Phases", "", "A life goes through them in this order; a host trace shows them all.", ""]
-    page += _table(
-        ("phase", "name", "from, until"),
-        ((f"`{phase}`", *map(_text, doc.split(": ", 1))) for phase, doc in schema.PHASES.items()),
-    )
+    page += ["## Phases", "", "A life goes through them in this order.", ""]
+    page += _table(("phase", "meaning"), ((f"`{p}`", _text(doc)) for p, doc in schema.PHASES.items()))
     instants = " ".join(f"`{instant}`" for instant in schema.INSTANTS)
     page += [f"The instants that bound them, in their usual order: {instants}.", ""]
     page += ["## Outcomes", ""]
