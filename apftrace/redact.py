@@ -2,8 +2,8 @@
 
 Addresses, comms, host names, guest names and paths go; tokens, thread ids, times and event names stay,
 because a finding is about them. One value has one pseudonym throughout an analysis, so that two faults on
-one page still are two faults on one page. A name that consists of digits, or of one character, is replaced
-in its own column only: inside a sentence it could be anything.
+one page still are two faults on one page. A name that could be anything inside a sentence (digits, one
+character, a comm such as ``sleep``) is replaced only where a name must stand.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
     from apftrace.analysis import Analysis, Input
 
@@ -46,6 +46,8 @@ _COMMS = (
     re.compile(r"comm=(\S.*?) (?:prev_|next_|parent_|child_)?(?:pid|prio|tid)="),
     re.compile(r"(?:sched_\w+:|==>)\s+(\S.*?):\d+ \[\d+\]"),
 )
+# And where a finding names a task: see model.rules.causes.
+_TASK = r"(?P<task>(?<=while ).+?(?= \(\d+\) ran))"
 _NO_COMM = frozenset({"<idle>", "<...>"})
 _OWN_VM = re.compile(r"(?:pid|vm)-\d+")
 _VERSION = re.compile(r"\d+\.\d+")
@@ -94,12 +96,13 @@ class _Redactor:
         self._comms = _Names("comm")
         self._texts: dict[tuple[bool, str], str] = {}
         self._meet(analysis)
-        names = {name: new for part in self._all_names() for name, new in part.items()}
-        sought = "|".join(_bounded(n) for n in sorted(names, key=len, reverse=True) if _distinct(n))
-        self._known = names
-        name = f"(?P<name>{sought})|" if sought else ""
-        self._in_sentence = re.compile(f"{name}{_PATH}|{_NUMBER}")
-        self._in_raw = re.compile(f"{name}{_PATH}|{_NUMBER}|{_POINTER}")
+        # Where one word is of two kinds, the later one wins.
+        kinds = (self._comms, self._guests, self._hosts, self._traces)
+        self._known = {name: new for kind in kinds for name, new in kind.given.items()}
+        distinct = {name for name in self._known if len(name) > 1 and not name.isdecimal()}
+        words = {name for name in self._comms.given if name.isalpha() and name.islower()}
+        self._in_sentence = re.compile("|".join([_TASK, *_any_of(distinct - words), _PATH, _NUMBER]))
+        self._in_raw = re.compile("|".join([*_any_of(distinct), _PATH, _NUMBER, _POINTER]))
 
     def _meet(self, analysis: Analysis) -> None:
         # All names must be known before the first text: a note may speak of a guest of a later input.
@@ -114,13 +117,10 @@ class _Redactor:
         comms = [*analysis.vcpus["comm"].drop_nulls()]
         lines = [line for lines in analysis.excerpts.values() for line in lines]
         comms += [comm for line in lines for form in _COMMS for comm in form.findall(line)]
+        for cause in analysis.findings["cause"].drop_nulls().unique(maintain_order=True):
+            comms += re.findall(_TASK, cause)
         for comm in comms:
             self.comm(comm)
-
-    def _all_names(self) -> Iterable[dict[str, str]]:
-        # Later kinds win where one word is of two kinds.
-        kinds = (self._comms, self._guests, self._hosts, self._traces)
-        return (kind.given for kind in kinds)
 
     def _trace(self, path: str) -> str:
         pseudonym = self._traces(path)
@@ -178,6 +178,8 @@ class _Redactor:
 
     def _replacement(self, match: re.Match[str]) -> str:
         found = match[0]
+        if match.lastgroup == "task":
+            return self.comm(found)
         if match.lastgroup == "name":
             return self._known[found]
         if match.lastgroup == "path":
@@ -231,11 +233,13 @@ def _changed(series: pl.Series, change: Callable[[Any], Any]) -> pl.Series:
     return series.replace_strict(old, new, default=None, return_dtype=series.dtype)
 
 
+def _any_of(names: set[str]) -> list[str]:
+    # The longest first: it may contain another one.
+    found = "|".join(_bounded(name) for name in sorted(names, key=lambda n: (-len(n), n)))
+    return [f"(?P<name>{found})"] if found else []
+
+
 def _bounded(name: str) -> str:
     before = r"(?<!\w)" if re.match(r"\w", name) else ""
     after = r"(?!\w)" if re.match(r"\w", name[-1:]) else ""
     return before + re.escape(name) + after
-
-
-def _distinct(name: str) -> bool:
-    return len(name) > 1 and not name.isdecimal()

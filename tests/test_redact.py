@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import polars as pl
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import apftrace
 from apftrace.analysis import Analysis, Input, Protocol
 from apftrace.redact import redacted
 from apftrace.schema import ACCOUNTING, FAULTS, FINDINGS, LATENCY, VCPUS
+from apftrace_reports.json_report import JsonReport, schema
 from apftrace_reports.registry import BUILTIN
 
 TOKEN = 0x26B001
@@ -140,6 +143,28 @@ def test_excerpts_keep_their_shape():
     )
 
 
+def test_a_comm_that_is_a_word_goes_only_where_a_name_stands():
+    base = analysis()
+    told = "vCPU asleep, no sleep for it while sleep (12) ran"
+    hidden = redacted(replace(base, findings=base.findings.with_columns(pl.lit(told).alias("cause"))))
+    assert re.fullmatch(r"vCPU asleep, no sleep for it while comm-\d \(12\) ran", hidden.findings["cause"][0])
+
+
+SAMPLES = Path(__file__).parents[1] / "sample-traces"
+
+
+@pytest.mark.parametrize("sample", ["irqoff-600-controlled.dat", "k612-two-vms-v7.dat"])
+def test_no_comm_of_a_real_trace_survives(sample):
+    with apftrace.read_trace(SAMPLES / sample) as trace:
+        comms = trace.info.comms
+        analysis = apftrace.analyze(trace)
+    before, after = (JsonReport().render(a).decode() for a in (analysis, redacted(analysis)))
+    assert any(f"{comm} ({tid})" in before for tid, comm in comms.items())
+    assert [comm for tid, comm in comms.items() if f"{comm} ({tid})" in after] == []
+    odd = {comm for comm in comms.values() if not comm.isalpha()}
+    assert [comm for comm in odd if re.search(rf"(?<!\w){re.escape(comm)}(?!\w)", after)] == []
+
+
 def test_names_that_the_model_made_stay():
     base = analysis()
     own = base.vcpus.with_columns(pl.lit("vm-3099").alias("vm"))
@@ -186,6 +211,4 @@ def test_any_value_is_hidden(gva, gfn, hva, comm):
 
 def test_json_stays_valid_by_its_schema():
     jsonschema = pytest.importorskip("jsonschema")
-    from apftrace_reports.json_report import JsonReport, schema
-
     jsonschema.validate(json.loads(JsonReport().render(redacted(analysis()))), schema())
