@@ -162,5 +162,7 @@ def _cells(row: dict[str, Any], columns: Iterable[str]) -> Iterable[str]:
             yield "-"
         elif name in ("token", "gva", "gfn", "hva", "blocker"):
             yield hex(value)
+        elif isinstance(value, bool):
+            yield "true" if value else "false"
         else:
-            yield str(value).lower()
+            yield str(value)
