@@ -81,12 +81,17 @@ class Anchors:
     def _split(self) -> None:
         if not self._waiting:
             return
-        rows = pl.concat(self._waiting)
+        rows = pl.concat(self._waiting, rechunk=True)
         rows = rows.with_columns(pl.int_range(self._n, self._n + rows.height).alias("seq"))
         self._n += rows.height
         self._waiting, self._n_waiting = [], 0
-        for kind in rows["kind"].unique().to_list():
-            part = rows.select(*EVENT, *READINGS.get(kind, ())).filter(pl.col("kind") == kind)
+        groups = (
+            rows.select("kind", pl.int_range(pl.len(), dtype=pl.UInt32).alias("at"))
+            .group_by("kind")
+            .agg("at")
+        )
+        for kind, at in zip(groups["kind"].to_list(), groups["at"], strict=True):
+            part = rows.select(pl.col(*EVENT, *READINGS.get(kind, ())).gather(at))
             self._pieces.setdefault(kind, []).append(part)
 
 

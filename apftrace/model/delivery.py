@@ -142,8 +142,8 @@ def with_ack(delivered: pl.DataFrame, ack_rows: pl.DataFrame) -> tuple[pl.DataFr
 
     Returns:
         The deliveries with ``acked``, ``ack_seq`` and the reading at the ACK; and the ACK rows with
-        ``delivery`` (seq, null when none precedes) and ``extra``: the delivery was ACKed before, so a
-        delivery between the two ACKs was not traced.
+        ``delivery`` (seq, null when none precedes) and ``extra``: no delivery precedes, or it was ACKed
+        before, so that the one meant was not traced.
     """
     if ack_rows["acked"].null_count():
         matched = _match_by_order(delivered, ack_rows)
@@ -163,7 +163,7 @@ def with_ack(delivered: pl.DataFrame, ack_rows: pl.DataFrame) -> tuple[pl.DataFr
             .sort("seq")
         )
     matched = matched.with_columns(
-        (pl.col("delivery").is_not_null() & ~pl.col("delivery").is_first_distinct()).alias("extra")
+        (pl.col("delivery").is_null() | ~pl.col("delivery").is_first_distinct()).alias("extra")
     )
     firsts = matched.filter(pl.col("delivery").is_not_null() & ~pl.col("extra")).select(
         pl.col("delivery").alias("seq"),

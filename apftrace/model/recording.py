@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ from apftrace.model.odometer import Odometer
 from apftrace_parsers.base import Loss, PassResult
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     import pyarrow as pa
 
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 _ALWAYS_HIT = frozenset({tp.ENTRY, tp.EXIT, tp.SWITCH, tp.WAKING, tp.WAKEUP, tp.QUEUE_WORK, tp.EXECUTE_START})
 """Tracepoints that a host with running guests hits all the time: no hit means that they were off."""
 
+
+_COARSE_CLOCKS = frozenset({"counter", "uptime"})
+"""trace_clock_counter counts events; trace_clock_jiffies gives jiffies_64_to_clock_t."""
 
 _HIT_WITH_FAULTS = frozenset({tp.TRY, tp.READY, tp.COMPLETED, tp.MSR, tp.ACCEPT, tp.PAGE_FAULT})
 """Tracepoints that a guest with faults never goes without: no hit beside a not_present means that they were off."""
@@ -33,6 +37,7 @@ class Recording:
 
     Attributes:
         machine: ``host`` or the guest's name.
+        clock: trace clock.
         anchors: the events that matter, each with its thread's reading.
         threads: final reading per thread: tid, first, last, entries, entry_ts, hlts, virqs, vcpu, gone, comm, tgid.
         cpus_of: CPUs on which each thread was seen.
@@ -48,6 +53,7 @@ class Recording:
     """
 
     machine: str
+    clock: str
     anchors: Anchors
     threads: pl.DataFrame
     cpus_of: dict[int, frozenset[int]]
@@ -65,6 +71,11 @@ class Recording:
         """Return the anchors of these kinds, in time order."""
         return self.anchors.kind(*kinds)
 
+    @property
+    def measures_time(self) -> bool:
+        """False where stamps order events but do not time them: event counts, clock ticks of 10 ms."""
+        return self.clock not in _COARSE_CLOCKS
+
     def has(self, *kinds: int) -> bool:
         """Say whether all these tracepoints were on."""
         return self.recorded.issuperset(kinds)
@@ -75,11 +86,20 @@ def record(source: Source, machine: str = "host") -> tuple[Recording, PassResult
     odometer = Odometer()
     result = PassResult()
     anchors = Anchors()
-    for batch in source.stream(tp.PICKS, result):
+    for batch in _one_ahead(source.stream(tp.PICKS, result)):
         _feed(odometer, batch)
         anchors.add(odometer)
     anchors.finish()
     return assemble(odometer, anchors, result, machine, source), result
+
+
+def _one_ahead(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Decode the next batch in a second thread while this one is read: the decoder lets go of the GIL."""
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(next, batches, None)
+        while (batch := waiting.result()) is not None:
+            waiting = pool.submit(next, batches, None)
+            yield batch
 
 
 def _feed(odometer: Odometer, batch: pa.RecordBatch) -> None:
@@ -101,6 +121,7 @@ def assemble(
     recorded, fields = recorded_kinds(source, result)
     return Recording(
         machine=machine,
+        clock=source.info.clock,
         anchors=anchors,
         threads=_threads(odometer, source.info),
         cpus_of={tid: frozenset(cpus) for tid, cpus in odometer.cpus_of.items()},

@@ -54,6 +54,7 @@ class Rule:
         helps: kinds that would make it surer.
         remedy: what to do or record next.
         bugs: known kernel bugs with this signature.
+        times: it compares durations, so it needs a clock that measures time.
         find: the rule itself.
     """
 
@@ -67,10 +68,16 @@ class Rule:
     helps: tuple[int, ...] = ()
     remedy: str = ""
     bugs: tuple[str, ...] = field(default=())
+    times: bool = False
 
     def missing(self, case: Case) -> tuple[str, ...]:
-        """Return the names of the needed tracepoints that the trace does not have."""
-        return tuple(tp.NAMES[k] for k in self.needs if not case.rec.has(k))
+        """Return what the rule needs and the trace does not have: names of tracepoints, a usable clock."""
+        missing = tuple(tp.NAMES[k] for k in self.needs if not case.rec.has(k))
+        return (
+            missing
+            if case.rec.measures_time or not self.times
+            else (*missing, "a trace clock that measures time")
+        )
 
 
 LIFE_SEQS = ("life", "completed_seq", "ready_seq", "acc_seq", "inj_seq", "ack_seq")

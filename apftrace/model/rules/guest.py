@@ -167,6 +167,7 @@ VCPU_SPIN = Rule(
     needs=(tp.EXIT, tp.COMPLETED, tp.NOT_PRESENT),
     bugs=("2f15d027c05f: KVM: x86: Properly handle APF vs disabled LAPIC situation",),
     find=_vcpu_spin,
+    times=True,
 )
 
 RULES = (APF_DISABLED, SEND_ALWAYS, LEGACY, VCPU_SPIN)

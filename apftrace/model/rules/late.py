@@ -37,12 +37,14 @@ _LABEL = {
 def _late_wakeup(case: Case) -> Iterable[Finding]:
     lives = case.lives
     phases = _phases(case)
-    answered = lives.filter(pl.col("outcome") == "answered")
     excess = [
         pl.when(pl.col(p) > case.late_after[p]).then(pl.col(p) - case.late_after[p]).otherwise(0).fill_null(0)
         for p in phases
     ]
-    late = answered.with_columns(pl.max_horizontal(excess).alias("excess")).filter(pl.col("excess") > 0)
+    beyond = lives.select(
+        pl.when(pl.col("outcome") == "answered").then(pl.max_horizontal(excess)).otherwise(0).alias("excess")
+    )["excess"]
+    late = lives.filter(beyond > 0).with_columns(beyond.filter(beyond > 0))
     by_life = {
         r["life"]: r
         for r in rows(
@@ -106,6 +108,7 @@ LATE_WAKEUP = Rule(
     "interrupts off. P5: steal time, the guest's handler.",
     bugs=("2020 SEND_ALWAYS thread: 10 s of IF=0 made the ready 10 s late, and nothing was lost",),
     find=_late_wakeup,
+    times=True,
 )
 
 RULES = (LATE_WAKEUP,)

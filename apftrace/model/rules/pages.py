@@ -133,6 +133,7 @@ REFAULT_LOOP = Rule(
         "GUP errors are ignored: a truncated file behind the page faults for ever (KVM_FEATURE_ASYNC_PF_ERROR, 2020)",
     ),
     find=_refault_loop,
+    times=True,
 )
 PAGE_MALFUNCTION = Rule(
     id="page-malfunction",

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 def _token_reuse(case: Case) -> Iterable[Finding]:
     if not (case.lives["use"] > 1).any():
         return
-    uses = case.lives.sort("tid", "token", "life")
+    columns = ("life", "tid", "token", "use", "not_present", "ended", "cleared")
+    uses = case.lives.select(columns).sort("tid", "token", "life")
     uses = uses.with_columns(
         pl.when(pl.col("use") > 1).then(pl.col(c).shift(1)).alias(f"before_{c}")
         for c in ("life", "not_present", "ended", "cleared")
@@ -27,7 +28,8 @@ def _token_reuse(case: Case) -> Iterable[Finding]:
     over = pl.coalesce("before_ended", "before_cleared") <= pl.col("not_present")
     again = uses.filter((pl.col("use") > 1) & ~over.fill_null(value=False)).sort("life")
     again = overlaps_blind(case.rec, again, "before_not_present", "not_present", "blind")
-    for life in rows(again.filter(~pl.col("blind"))):
+    again = again.filter(~pl.col("blind")).select("life", "before_life")
+    for life in rows(again.join(case.lives, on="life", how="left", maintain_order="left")):
         finding = about(
             life,
             severity=ERROR,

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from apftrace_parsers.tracedat.options import CpuSamples, Options
 
 INTERPOLATE = 1
-NS_CLOCKS = frozenset({"local", "global", "uptime", "perf", "mono", "mono_raw", "boot", "tai"})
-"""Clocks of Documentation/trace/ftrace.rst that tick in ns; counter and x86-tsc do not."""
+NS_CLOCKS = frozenset({"local", "global", "perf", "mono", "mono_raw", "boot", "tai"})
+"""Clocks that tick in ns (trace_clocks[] in kernel/trace/trace.c); counter, uptime and x86-tsc do not."""
 
 
 def clock_of(options: Options, log: ImportLog) -> Clock:
