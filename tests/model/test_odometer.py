@@ -1,0 +1,359 @@
+"""The odometer, both engines: which events become anchors, and what their readings say."""
+
+from __future__ import annotations
+
+from array import array
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from apftrace.model import tracepoints as tp
+from tests.model.conftest import INTERPRETED, compiled
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import ModuleType
+
+Row = tuple[int, int, int, int, int, int, int]
+"""ts, cpu, tid, kind, and the fields a, b, c."""
+
+VCPU, OTHER_VCPU, WORKER, HOG = 101, 102, 50, 900
+PAGE = 0x7F008
+TOKEN = 0x1000
+ASYNC_PF_EXECUTE = 0xC0A51230
+VECTOR = 0xF3
+
+
+def row(ts: int, kind: int, a: int = 0, b: int = 0, c: int = 0, *, tid: int = VCPU, cpu: int = 0) -> Row:
+    return ts, cpu, tid, kind, a, b, c
+
+
+def feed(meter: Any, rows: Sequence[Row]) -> list[dict[str, int]]:
+    """Feed one batch and return its anchors."""
+    columns = [array(code, values) for code, values in zip("qiiiqqq", zip(*rows, strict=True), strict=True)]
+    n = meter.feed(*columns)
+    taken = {name: list(view) for name, view in meter.take().items()}
+    assert {len(values) for values in taken.values()} == {n}
+    return [dict(zip(taken, values, strict=True)) for values in zip(*taken.values(), strict=True)]
+
+
+def anchors(engine: ModuleType, *rows: Row) -> list[dict[str, int]]:
+    return feed(engine.Odometer(), rows)
+
+
+def kinds(engine: ModuleType, *rows: Row) -> list[int]:
+    return [anchor["kind"] for anchor in anchors(engine, *rows)]
+
+
+def switch(ts: int, before: int, after: int, state: int = 0, *, cpu: int = 0) -> Row:
+    return row(ts, tp.SWITCH, before, state, after, tid=before, cpu=cpu)
+
+
+def test_every_engine_is_what_it_says(engine: ModuleType) -> None:
+    assert engine.COMPILED is not engine.__file__.endswith(".py")
+
+
+def test_entries_are_counted_up_to_each_anchor(engine: ModuleType) -> None:
+    first, second = anchors(
+        engine,
+        row(1, tp.ENTRY),
+        row(2, tp.NOT_PRESENT, TOKEN, PAGE),
+        row(3, tp.ENTRY),
+        row(4, tp.ENTRY, tid=OTHER_VCPU),
+        row(5, tp.ENTRY),
+        row(6, tp.READY, TOKEN, PAGE),
+    )
+    assert (first["entries"], second["entries"]) == (1, 3)
+    assert (second["ts"], second["tid"], second["a"], second["b"]) == (6, VCPU, TOKEN, PAGE)
+
+
+@pytest.mark.parametrize("reason", [12, 0x78])
+def test_hlt_exits_are_counted_on_both_vendors(engine: ModuleType, reason: int) -> None:
+    rows = [row(n, tp.EXIT, reason) for n in range(5)]
+    (anchor,) = anchors(engine, *rows, row(9, tp.EXIT, 1), row(10, tp.TRY, PAGE))
+    assert (anchor["hlts"], anchor["exit_ts"]) == (5, 9)
+
+
+def test_no_exit_seen_reads_as_long_ago(engine: ModuleType) -> None:
+    (anchor,) = anchors(engine, row(10, tp.TRY, PAGE))
+    assert anchor["exit_ts"] < -(2**60)
+
+
+def test_time_is_booked_by_what_the_thread_did(engine: ModuleType) -> None:
+    anchor = anchors(
+        engine,
+        row(0, tp.ENTRY),
+        switch(100, VCPU, HOG),  # preempted
+        switch(130, HOG, VCPU),
+        switch(150, VCPU, HOG, tp.TASK_UNINTERRUPTIBLE),
+        row(190, tp.WAKEUP, VCPU, tid=HOG),
+        switch(200, HOG, VCPU),
+        switch(210, VCPU, HOG, 1),  # asleep
+        row(260, tp.WAKING, VCPU, tid=HOG),
+        switch(265, HOG, VCPU),
+        row(300, tp.READY, TOKEN, PAGE),
+    )[-1]
+    told = {name: anchor[name] for name in ("ran", "waited", "slept", "blocked")}
+    assert told == {"ran": 100 + 20 + 10 + 35, "waited": 30 + 10 + 5, "slept": 50, "blocked": 40}
+    assert sum(told.values()) == 300
+
+
+def test_the_thread_that_had_the_cpu_for_the_longest_wait_is_named(engine: ModuleType) -> None:
+    first, second = anchors(
+        engine,
+        switch(0, VCPU, HOG),
+        switch(10, HOG, VCPU),
+        switch(20, VCPU, WORKER),
+        switch(90, WORKER, VCPU),
+        row(100, tp.READY, TOKEN, PAGE),
+        row(110, tp.READY, TOKEN, PAGE),
+    )
+    assert (first["hog"], second["hog"]) == (WORKER, 0)
+
+
+def test_of_the_msrs_only_writes_of_the_three_are_kept(engine: ModuleType) -> None:
+    rows = [
+        row(n, tp.MSR, write, ecx, 1)
+        for n, (write, ecx) in enumerate(
+            [(1, tp.MSR_EN), (1, tp.MSR_INT), (1, tp.MSR_ACK), (0, tp.MSR_EN), (0, tp.MSR_ACK), (1, 0x6E0)]
+        )
+    ]
+    assert [anchor["b"] for anchor in anchors(engine, *rows)] == [tp.MSR_EN, tp.MSR_INT, tp.MSR_ACK]
+
+
+def test_of_the_exceptions_only_page_faults_and_machine_checks_are_kept(engine: ModuleType) -> None:
+    rows = [row(vector, tp.INJ_EXCEPTION, vector) for vector in range(32)]
+    assert [anchor["a"] for anchor in anchors(engine, *rows)] == [14, 18]
+
+
+def test_of_the_runs_that_end_only_failures_are_kept(engine: ModuleType) -> None:
+    rows = [row(n, tp.USERSPACE_EXIT, 0, errno) for n, errno in enumerate((0, -4, -14, 5))]
+    assert [anchor["b"] for anchor in anchors(engine, *rows)] == [-14]
+
+
+def test_a_page_fault_is_kept_only_on_the_page_just_made_ready(engine: ModuleType) -> None:
+    rows = [
+        row(1, tp.PAGE_FAULT, PAGE),
+        row(2, tp.READY, TOKEN, PAGE),
+        row(3, tp.PAGE_FAULT, PAGE + 0x1000),
+        row(4, tp.PAGE_FAULT, PAGE + 0x10),
+        row(5, tp.PAGE_FAULT, PAGE, tid=OTHER_VCPU),
+    ]
+    assert [(a["ts"], a["kind"]) for a in anchors(engine, *rows)] == [(2, tp.READY), (4, tp.PAGE_FAULT)]
+
+
+def test_the_work_function_is_learned_from_the_row_after_not_present(engine: ModuleType) -> None:
+    other = 0xBEEF
+    rows = [
+        row(1, tp.QUEUE_WORK, 7, other),
+        row(2, tp.NOT_PRESENT, TOKEN, PAGE),
+        row(3, tp.QUEUE_WORK, 8, ASYNC_PF_EXECUTE),
+        row(4, tp.QUEUE_WORK, 9, other),
+        row(5, tp.EXECUTE_START, 9, other, tid=WORKER),
+        row(6, tp.EXECUTE_END, 9, tid=WORKER),
+        row(7, tp.EXECUTE_START, 8, ASYNC_PF_EXECUTE, tid=WORKER),
+        row(8, tp.EXECUTE_END, 8, tid=WORKER),
+    ]
+    assert [a["ts"] for a in anchors(engine, *rows)] == [2, 3, 7, 8]
+
+
+def test_the_work_function_is_learned_before_5_8_from_the_row_before(engine: ModuleType) -> None:
+    rows = [
+        row(1, tp.TRY, PAGE),
+        row(2, tp.QUEUE_WORK, 8, ASYNC_PF_EXECUTE),
+        row(3, tp.NOT_PRESENT, TOKEN, PAGE),
+        row(4, tp.EXECUTE_START, 8, ASYNC_PF_EXECUTE, tid=WORKER),
+    ]
+    assert [a["ts"] for a in anchors(engine, *rows)] == [1, 2, 3, 4]
+
+
+def test_the_accept_right_after_a_ready_is_marked(engine: ModuleType) -> None:
+    rows = [
+        row(1, tp.READY, TOKEN, PAGE),
+        row(2, tp.ACCEPT, VECTOR, tid=OTHER_VCPU),
+        row(3, tp.ACCEPT, VECTOR),
+        row(4, tp.ACCEPT, VECTOR),
+        row(5, tp.ACCEPT, 0xEC),
+    ]
+    accepts = [(a["ts"], a["c"]) for a in anchors(engine, *rows) if a["kind"] == tp.ACCEPT]
+    assert accepts == [(2, 0), (3, 1), (4, 0)]
+
+
+def test_any_vector_right_after_a_ready_is_kept(engine: ModuleType) -> None:
+    rows = [row(1, tp.READY, TOKEN, PAGE), row(2, tp.ACCEPT, 0)]
+    assert kinds(engine, *rows) == [tp.READY, tp.ACCEPT]
+
+
+def test_vectors_are_learned_from_the_write_of_int(engine: ModuleType) -> None:
+    rows = [
+        row(1, tp.INJ_VIRQ, 0x51),
+        row(2, tp.MSR, 1, tp.MSR_INT, 0x51),
+        row(3, tp.INJ_VIRQ, 0x51),
+        row(4, tp.INJ_VIRQ, VECTOR),
+        row(5, tp.INJ_VIRQ, 0xEC),
+        row(6, tp.TRY, PAGE),
+    ]
+    found = anchors(engine, *rows)
+    assert [a["ts"] for a in found] == [2, 3, 4, 6]
+    assert found[-1]["virqs"] == 4
+
+
+def test_completed_reads_every_vcpu_that_waits_for_the_page(engine: ModuleType) -> None:
+    rows = [
+        row(1, tp.ENTRY),
+        row(2, tp.NOT_PRESENT, 0x1000, PAGE),
+        row(3, tp.NOT_PRESENT, 0x1001, PAGE, tid=OTHER_VCPU),
+        row(4, tp.COMPLETED, PAGE, 0x7F0000, tid=WORKER),
+        row(5, tp.READY, 0x1000, PAGE),
+        row(6, tp.COMPLETED, PAGE, 0x7F0000, tid=WORKER),
+        row(7, tp.READY, 0x1001, PAGE, tid=OTHER_VCPU),
+        row(8, tp.COMPLETED, PAGE, 0x7F0000, tid=WORKER),
+    ]
+    done = [(a["ts"], a["kind"], a["tid"], a["c"]) for a in anchors(engine, *rows) if a["ts"] in (4, 6, 8)]
+    assert done == [
+        (4, tp.COMPLETED, WORKER, -1),
+        (4, tp.READING, VCPU, 0),
+        (4, tp.READING, OTHER_VCPU, 0),
+        (6, tp.COMPLETED, WORKER, 1),
+        (6, tp.READING, OTHER_VCPU, 0),
+        (8, tp.COMPLETED, WORKER, -1),
+    ]
+
+
+def test_a_new_life_of_the_page_takes_the_place_of_the_old(engine: ModuleType) -> None:
+    rows = [
+        row(1, tp.NOT_PRESENT, 0x1000, PAGE),
+        row(2, tp.NOT_PRESENT, 0x2000, PAGE),
+        row(3, tp.COMPLETED, PAGE, 0x7F0000, tid=WORKER),
+    ]
+    assert [a["b"] for a in anchors(engine, *rows) if a["kind"] == tp.READING] == [1]
+
+
+def test_rows_of_lives_count_on_over_batches(engine: ModuleType) -> None:
+    meter = engine.Odometer()
+    feed(meter, [row(1, tp.TRY, PAGE), row(2, tp.NOT_PRESENT, TOKEN, PAGE)])
+    done, reading = feed(meter, [row(3, tp.COMPLETED, PAGE, 0x7F0000, tid=WORKER)])
+    assert (done["c"], reading["b"]) == (1, 1)
+
+
+def test_a_loss_is_handed_on(engine: ModuleType) -> None:
+    (anchor,) = anchors(engine, row(5, tp.LOST, 7, 2, cpu=3))
+    assert (anchor["kind"], anchor["cpu"], anchor["a"], anchor["b"]) == (tp.LOST, 3, 7, 2)
+
+
+def test_threads_have_a_final_reading(engine: ModuleType) -> None:
+    meter = engine.Odometer()
+    feed(
+        meter,
+        [
+            row(1, tp.ENTRY, 3),
+            row(4, tp.EXIT, 0x78),
+            row(6, tp.ENTRY, 3),
+            row(7, tp.INJ_VIRQ, 0xEC),
+            switch(9, VCPU, HOG, 0x10),
+        ],
+    )
+    threads = meter.threads()
+    at = threads["tid"].index(VCPU)
+    told = {name: values[at] for name, values in threads.items() if name != "state"}
+    assert told == {
+        "tid": VCPU, "first": 1, "last": 9, "entries": 2, "entry_ts": 6, "hlts": 1, "virqs": 1, "vcpu": 3,
+        "gone": 9,
+    }  # fmt: skip
+
+
+def test_the_cpus_of_a_thread_are_remembered(engine: ModuleType) -> None:
+    meter = engine.Odometer()
+    feed(meter, [row(1, tp.ENTRY, cpu=0), row(2, tp.ENTRY, cpu=5), switch(3, HOG, VCPU, cpu=2)])
+    assert meter.cpus_of[VCPU] == {0, 2, 5}
+
+
+def test_more_threads_than_there_is_room_for_at_first(engine: ModuleType) -> None:
+    meter = engine.Odometer()
+    feed(meter, [row(n, tp.ENTRY, tid=1 + 7 * n) for n in range(3000)])
+    again = feed(meter, [row(5000 + n, tp.TRY, PAGE, tid=1 + 7 * n) for n in range(3000)])
+    assert [a["tid"] for a in again] == [1 + 7 * n for n in range(3000)]
+    assert {a["entries"] for a in again} == {1}
+
+
+def test_more_anchors_than_there_is_room_for_at_first(engine: ModuleType) -> None:
+    found = anchors(engine, *(row(n, tp.TRY, n) for n in range(40_000)))
+    assert [a["a"] for a in found] == list(range(40_000))
+
+
+def test_no_rows_give_no_anchors(engine: ModuleType) -> None:
+    meter = engine.Odometer()
+    assert meter.feed(*(array(code) for code in "qiiiqqq")) == 0
+    assert all(len(view) == 0 for view in meter.take().values())
+
+
+_PIDS = st.sampled_from([0, -1, WORKER, HOG, VCPU, OTHER_VCPU, 1023, 1024 + 50])
+_VALUES = st.one_of(
+    st.sampled_from(
+        [
+            0,
+            1,
+            2,
+            -1,
+            14,
+            18,
+            12,
+            0x78,
+            PAGE,
+            PAGE + 0x1000,
+            TOKEN,
+            0xFFFFFFFF,
+            VECTOR,
+            0x51,
+            ASYNC_PF_EXECUTE,
+        ]
+    ),
+    st.sampled_from([tp.MSR_EN, tp.MSR_INT, tp.MSR_ACK]),
+    st.integers(-(2**63), 2**63 - 1),
+)
+_KINDS = st.sampled_from([*range(len(tp.TRACEPOINTS)), tp.LOST])
+
+
+@st.composite
+def streams(draw: st.DrawFn) -> list[list[Row]]:
+    """Batches of rows in time order; pids are where the kernel has pids, all else is anything."""
+    ts = draw(st.integers(0, 2**40))
+    batches = []
+    for size in draw(st.lists(st.integers(1, 30), min_size=1, max_size=4)):
+        rows = []
+        for _ in range(size):
+            ts += draw(st.one_of(st.integers(0, 1000), st.integers(0, 2**58)))
+            kind = draw(_KINDS)
+            a, b, c = draw(_VALUES), draw(_VALUES), draw(_VALUES)
+            if kind in (tp.SWITCH, tp.WAKING, tp.WAKEUP):
+                a, c = draw(_PIDS), draw(_PIDS)
+            rows.append((ts, draw(st.integers(0, 3)), draw(_PIDS), kind, a, b, c))
+        batches.append(rows)
+    return batches
+
+
+def _run(engine: ModuleType, batches: Sequence[Sequence[Row]]) -> tuple[object, ...]:
+    meter = engine.Odometer()
+    found = [feed(meter, rows) for rows in batches]
+    cpus = {tid: set(cpus) for tid, cpus in meter.cpus_of.items()}
+    return found, meter.threads(), cpus, set(meter.vectors), set(meter.seen_vectors)
+
+
+@settings(max_examples=300, deadline=None)
+@given(streams())
+def test_both_engines_read_random_streams_alike(batches: list[list[Row]]) -> None:
+    assert _run(compiled(), batches) == _run(INTERPRETED, batches)
+
+
+@settings(max_examples=100, deadline=None)
+@given(streams())
+def test_the_cut_into_batches_changes_nothing(batches: list[list[Row]]) -> None:
+    whole = [[row for rows in batches for row in rows]]
+    found, *rest = _run(compiled(), batches)
+    found_at_once, *rest_at_once = _run(compiled(), whole)
+    assert isinstance(found, list)
+    assert isinstance(found_at_once, list)
+    assert [anchor for part in found for anchor in part] == found_at_once[0]
+    assert rest == rest_at_once
