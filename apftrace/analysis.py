@@ -74,6 +74,25 @@ class NotRun:
 
 
 @dataclass(frozen=True)
+class LossSpan:
+    """A gap in the record of one CPU.
+
+    Attributes:
+        machine: ``host`` or the guest's name.
+        cpu: the CPU.
+        count: records lost, null when the trace does not say.
+        after_ns: last record before the gap; null when the gap reaches back to the start.
+        before_ns: first instant after it; null when it reaches to the end or has no known place.
+    """
+
+    machine: str
+    cpu: int
+    count: int | None
+    after_ns: int | None
+    before_ns: int | None
+
+
+@dataclass(frozen=True)
 class Analysis:
     """A finished analysis.
 
@@ -87,6 +106,7 @@ class Analysis:
         accounting: table ``accounting``.
         latency: table ``latency``.
         late_after: threshold per phase in ns, above which a wakeup counts as late.
+        losses: gaps in the record.
         excerpts: raw trace lines around the worst findings, by finding id.
     """
 
@@ -102,6 +122,7 @@ class Analysis:
     latency: pl.DataFrame
     not_run: tuple[NotRun, ...]
     late_after: dict[str, int]
+    losses: tuple[LossSpan, ...] = ()
     excerpts: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     def write(self, path: str | Path, format: str | None = None) -> None:  # noqa: A002

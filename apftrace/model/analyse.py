@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import polars as pl
 
-from apftrace.analysis import Analysis, Input
+from apftrace.analysis import Analysis, Input, LossSpan
 from apftrace.model.correlate import Case, correlate
 from apftrace.model.delivery import busy_before
+from apftrace.model.excerpts import excerpts
 from apftrace.model.judge import judge
 from apftrace.model.phases import latency
 from apftrace.model.protocol import protocol
@@ -31,7 +33,8 @@ def analyse_source(source: Source, *, late_after: int | None = None) -> Analysis
     """
     rec, result = record(source)
     case = correlate(rec, late_after=late_after, clock_is_ns=source.info.clock_unit == "ns")
-    return conclude(case, (describe(source, rec, result),))
+    analysis = conclude(case, (describe(source, rec, result),))
+    return replace(analysis, excerpts=excerpts(source, case, analysis.findings))
 
 
 def conclude(case: Case, inputs: tuple[Input, ...]) -> Analysis:
@@ -53,6 +56,9 @@ def conclude(case: Case, inputs: tuple[Input, ...]) -> Analysis:
         latency=latency(faults),
         not_run=judgement.not_run,
         late_after=case.late_after,
+        losses=tuple(
+            LossSpan(case.rec.machine, x.cpu, x.count, x.after_ns, x.before_ns) for x in case.rec.losses
+        ),
     )
 
 

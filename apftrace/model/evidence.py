@@ -42,6 +42,11 @@ _TEXT: dict[int, Callable[[int, int, int], str]] = {
     tp.NOT_PRESENT: _token,
     tp.READY: _token,
     tp.COMPLETED: lambda a, b, c: f"gva {_hex(a)} address {_hex(b)}",
+    tp.ENTRY: lambda a, b, c: f"vcpu {a}",
+    tp.EXIT: lambda a, b, c: f"exit_reason {_hex(a)}",
+    tp.SWITCH: lambda a, b, c: f"prev_pid={a} prev_state={_hex(b)} ==> next_pid={c}",
+    tp.WAKING: lambda a, b, c: f"pid={a}",
+    tp.WAKEUP: lambda a, b, c: f"pid={a}",
     tp.MSR: _msr,
     tp.INJ_EXCEPTION: _exception,
     tp.ACCEPT: lambda a, b, c: f"apicid {b:x} vec {a}",
@@ -60,6 +65,11 @@ _TEXT: dict[int, Callable[[int, int, int], str]] = {
 }
 
 
+def text_of(kind: int, a: int, b: int, c: int) -> str:
+    """Return the payload of a stream row as text."""
+    return _TEXT[kind](a, b, c) if kind in _TEXT else ""
+
+
 def texts(rec: Recording, seqs: Iterable[int]) -> dict[int, dict[str, object]]:
     """Return the evidence row (ts, cpu, tid, event, text) of each anchor, by its seq."""
     return {
@@ -68,7 +78,7 @@ def texts(rec: Recording, seqs: Iterable[int]) -> dict[int, dict[str, object]]:
             "cpu": cpu,
             "tid": tid,
             "event": tp.NAMES.get(kind, "?"),
-            "text": _TEXT[kind](a, b, c) if kind in _TEXT else "",
+            "text": text_of(kind, a, b, c),
         }
         for seq, ts, cpu, tid, kind, a, b, c in rec.anchors.at(seqs).iter_rows()
     }
