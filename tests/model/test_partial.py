@@ -1,0 +1,243 @@
+"""Traces that hold less: tracepoints that were off, clocks without a rate, nothing at all."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+import apftrace
+from apftrace import schema
+from apftrace.analysis import NotRun
+from tests.builders import options
+from tests.builders.formats import parse
+from tests.builders.story import ANSWER, Story
+from tests.builders.tracedat import Event
+from tests.model import histories
+from tests.model.support import (
+    FIVE,
+    LATER,
+    MS,
+    SCHED_EVENTS,
+    START,
+    S,
+    analyse,
+    calm,
+    found,
+    known_formats,
+    life,
+    lines,
+    only,
+    outcomes,
+    rules,
+    total,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+LATE = 0x15000
+NEW_NAME, OLD_NAME = "kvm_async_pf_repeated_fault", "kvm_async_pf_doublefault"
+
+
+def test_only_the_five_events_of_async_page_faults() -> None:
+    story = Story()
+    calm(story)
+    calm(story, vcpu=1, halt=True)
+    analysis = analyse(story, off=only(*FIVE))
+    assert outcomes(analysis) == {"answered": 40}
+    assert set(analysis.faults["kind"]) == {"unknown"}
+    assert analysis.faults["p12"].null_count() == analysis.faults["p3"].null_count() == 0
+    assert analysis.faults["p4"].null_count() == 40
+    assert not rules(analysis)
+    assert analysis.unsafe == ("tracepoints missing: kvm_entry",)
+    assert analysis.protocol.kind == "unknown"
+    assert total(analysis)["balanced"]
+
+
+def test_only_the_five_events_show_a_lost_wakeup_as_possible() -> None:
+    # Without kvm_entry the vCPU's later faults are the proof that it went on.
+    story = histories.lost_wakeup()
+    calm(story, start=LATER + S)
+    (finding,) = found(analyse(story, off=only(*FIVE)), "lost-wakeup")
+    assert (finding["token"], finding["confidence"]) == (LATE, "possible")
+    unsettled = " ".join(finding["not_ruled_out"])
+    assert "kvm:kvm_entry" in unsettled
+    assert "kvm:kvm_msr and kvm:kvm_apic_accept_irq" in unsettled
+
+
+def test_without_later_faults_the_five_events_prove_nothing() -> None:
+    analysis = analyse(histories.lost_wakeup(), off=only(*FIVE))
+    assert life(analysis, LATE)["outcome"] == "in_flight"
+
+
+def test_without_kvm_exit_acks_are_matched_by_their_order() -> None:
+    story = Story()
+    calm(story)
+    analysis = analyse(story, off=["kvm_exit"])
+    assert lines(analysis.faults, "acked")[0] == str(START + 555_400)
+    assert analysis.faults["acked"].null_count() == 0
+    assert not rules(analysis)
+
+
+def test_without_kvm_exit_the_next_ready_inside_an_ack_is_still_in_order() -> None:
+    story = Story()
+    calm(story)
+    first = story.pv_life(at=LATER, acked=LATER + 2 * MS, without={"ack"})
+    second = story.pv_life(at=LATER + 100_000, ready=LATER + 2 * MS + 100)
+    story.event(LATER + 2 * MS + 300, "kvm_msr", story.tid(0), 0, write=1, ecx=0x4B564D07, data=1)
+    analysis = analyse(story, off=["kvm_exit"])
+    assert life(analysis, first)["acked"] == LATER + 2 * MS + 300
+    assert life(analysis, second)["acked"] > life(analysis, second)["ready"]
+    assert not rules(analysis, "error", "warning")
+
+
+def test_without_kvm_entry_kinds_come_from_the_accepted_vector() -> None:
+    story = Story()
+    calm(story)
+    calm(story, halt=True, start=LATER)
+    analysis = analyse(story, off=["kvm_entry"])
+    assert analysis.faults["kind"].to_list() == ["pv"] * 20 + ["halt"] * 20
+    assert analysis.vcpus["entries"].to_list() == [None]
+
+
+def test_without_accepted_vectors_kinds_come_from_the_injected_fault() -> None:
+    story = Story()
+    calm(story)
+    calm(story, halt=True, start=LATER)
+    analysis = analyse(story, off=["kvm_apic_accept_irq"])
+    assert analysis.faults["kind"].to_list() == ["pv"] * 20 + ["halt"] * 20
+
+
+def test_with_neither_no_kind_is_claimed() -> None:
+    story = Story()
+    calm(story)
+    analysis = analyse(story, off=["kvm_apic_accept_irq", "kvm_inj_exception"])
+    assert set(analysis.faults["kind"]) == {"unknown"}
+
+
+def test_without_sched_events_nothing_is_said_of_cpu_time() -> None:
+    story = Story()
+    calm(story)
+    story.pv_life(at=LATER, ready=LATER + 60 * MS)
+    (finding,) = found(analyse(story, off=SCHED_EVENTS), "late-wakeup")
+    assert finding["cause"] == "unknown (record sched:sched_switch)"
+
+
+def test_without_tries_the_frame_is_that_of_gva() -> None:
+    story = Story()
+    calm(story, lives=1)
+    analysis = analyse(story, off=["kvm_try_async_get_page"])
+    (row,) = analysis.faults.to_dicts()
+    assert (row["try"], row["gfn"]) == (None, row["gva"] >> 12)
+    assert NotRun("setup-refused", ("kvm_try_async_get_page",)) in analysis.not_run
+
+
+@pytest.mark.parametrize("off", ["kvm_async_pf_not_present", "kvm_async_pf_ready"])
+def test_without_a_half_of_each_pair_the_trace_is_unusable(off: str) -> None:
+    story = Story()
+    calm(story)
+    analysis = analyse(story, off=[off])
+    assert analysis.verdict == "unusable"
+    assert f"tracepoints missing: {off}" in analysis.unsafe
+    assert not rules(analysis, "error", "warning") - {"events-lost"}
+
+
+def test_without_ready_nothing_is_called_in_flight_or_lost() -> None:
+    story = Story()
+    calm(story, halt=True)
+    story.progress(start=LATER, end=LATER + 300 * MS)
+    analysis = analyse(story, off=["kvm_async_pf_ready"])
+    assert outcomes(analysis) == {"undecided": 20}
+
+
+def test_a_tracepoint_that_is_described_and_never_hit_counts_as_off() -> None:
+    # trace-cmd copies the formats of whole systems, also of events that were not enabled.
+    story = histories.lost_wakeup()
+    story.records = [r for r in story.records if getattr(r, "name", "") != "kvm_entry"]
+    analysis = analyse(story)
+    assert "tracepoints missing: kvm_entry" in analysis.unsafe
+    assert not rules(analysis, "error")
+
+
+def test_the_old_name_of_the_repeated_fault(tmp_path: Path) -> None:
+    # Renamed by 1685c0f32554 in Linux 6.0.
+    story = histories.repeated_fault_storm()
+    story.records = [
+        replace(r, name=OLD_NAME) if isinstance(r, Event) and r.name == NEW_NAME else r for r in story.records
+    ]
+    described = tuple(
+        parse("kvm", form.text.replace(NEW_NAME, OLD_NAME)) if form.name == NEW_NAME else form
+        for form in known_formats()
+    )
+    analysis = apftrace.analyze(story.write(tmp_path / "trace.dat", formats=described))
+    assert lines(analysis.faults, "repeated")[-1] == "150"
+    assert rules(analysis) == {"repeated-fault-storm"}
+
+
+def test_a_clock_without_a_rate_is_told_in_ticks() -> None:
+    story = Story()
+    calm(story)
+    story.pv_life(at=LATER, completed=LATER + 300 * MS)
+    analysis = analyse(story, clock="x86-tsc")
+    assert (analysis.inputs[0].clock, analysis.inputs[0].clock_unit) == ("x86-tsc", "ticks")
+    (finding,) = found(analysis, "late-wakeup")
+    assert "ticks in P2" in finding["message"]
+    assert "ms" not in finding["message"].replace("ms,", "")
+
+
+def test_without_a_rate_only_medians_say_what_is_late() -> None:
+    story = Story()
+    calm(story, every=100_000)
+    analysis = analyse(story, clock="x86-tsc")
+    assert analysis.late_after["p3"] == 200_000
+    assert analysis.late_after["p4"] == 49_000
+
+
+def test_with_a_rate_ticks_become_nanoseconds() -> None:
+    # tsc2nsec with mult 2^30 and shift 31 halves every stamp.
+    story = Story()
+    story.pv_life(at=2 * START)
+    analysis = analyse(story, clock="tsc2nsec", options=[options.tsc2nsec(1 << 30, 31)])
+    (row,) = analysis.faults.to_dicts()
+    assert analysis.inputs[0].clock_unit == "ns"
+    assert (row["not_present"], row["p12"]) == (START, 250_000)
+
+
+def test_an_empty_trace() -> None:
+    analysis = analyse(Story())
+    assert (analysis.verdict, analysis.headline) == ("clean", "No async page fault in the trace.")
+    assert analysis.unsafe == ("tracepoints missing: kvm_entry",)
+    assert (analysis.faults.height, analysis.findings.height) == (0, 0)
+    assert analysis.inputs[0].first_ns is None
+    assert total(analysis)["balanced"]
+
+
+def test_a_trace_of_a_host_without_faults() -> None:
+    story = Story().progress(start=START, end=START + 100 * MS)
+    analysis = analyse(story)
+    assert (analysis.verdict, analysis.headline) == ("clean", "No async page fault in the trace.")
+    assert analysis.faults.height == analysis.vcpus.height == analysis.latency.height == 0
+
+
+def test_a_fault_and_nothing_else() -> None:
+    story = Story()
+    story.pv_life(at=START, without=ANSWER | {"completed"})
+    analysis = analyse(story, off=only("kvm_async_pf_not_present", "kvm_async_pf_ready"))
+    assert analysis.faults.height == 1
+    assert not rules(analysis, "error")
+
+
+def test_the_same_trace_gives_the_same_analysis() -> None:
+    story = histories.token_reuse()
+    first, second = analyse(story), analyse(story)
+    for table in ("faults", "findings", "vcpus", "accounting", "latency"):
+        assert getattr(first, table).equals(getattr(second, table)), table
+
+
+def test_every_table_has_the_columns_that_the_schema_declares() -> None:
+    for story in (Story(), histories.token_reuse()):
+        analysis = analyse(story)
+        for table in schema.TABLES:
+            assert dict(getattr(analysis, table.name).schema) == table.polars()
