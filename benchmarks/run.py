@@ -1,0 +1,233 @@
+"""Measure apftrace beside its peers in one run, and print a table in Markdown.
+
+    python benchmarks/run.py --size 256M --runs 5
+
+The peers are trace-cmd report with a filter (-F) for the same events of the same file, and memcpy. Runs
+take turns, so that a busy moment of the machine hits all alike; figures are medians.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING
+
+from children import Failed, Usage, middle, run
+from grow import UNITS, grow
+
+from apftrace.api import ASYNC_PF_EVENTS
+from apftrace.model import tracepoints as tp
+from apftrace_parsers.base import PassResult
+from apftrace_parsers.registry import open_source
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+HERE = Path(__file__).parent
+SAMPLE = HERE.parent / "sample-traces" / "host-v6-none.dat"
+APFTRACE = (sys.executable, "-m", "apftrace")
+ANALYZED = (0, 1, 4)
+"""Statuses of an analyze that came to its end."""
+
+_FIGURES = re.compile(r"(?<=<!-- figures -->\n).*?(?=<!-- end -->)", re.S)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One command to be measured."""
+
+    name: str
+    command: tuple[str, ...]
+    statuses: tuple[int, ...] = (0,)
+
+
+def report(trace: Path, events: Sequence[str]) -> tuple[str, ...]:
+    """Return the command that prints some events of a trace; -F counts only when it stands before -i."""
+    return ("trace-cmd", "report", "-F", ",".join(events), "-i", str(trace))
+
+
+def jobs(small: Path, tenth: Path, large: Path, folder: Path) -> list[Job]:
+    """Return everything that is measured as a whole process."""
+    five = [f"kvm/{name}" for name in ASYNC_PF_EVENTS]
+    out = []
+    for name, trace in (("tenth", tenth), ("large", large)):
+        out += [
+            Job(f"events {name}", (*APFTRACE, "events", str(trace), "-o", str(folder / "out.parquet"))),
+            Job(f"analyze {name}", analyze(trace, folder / "out.txt"), ANALYZED),
+        ]
+    return [
+        *out,
+        Job("report five", report(large, five)),
+        Job("report all", report(large, used(large))),
+        Job("text", analyze(small, folder / "out.txt"), ANALYZED),
+        Job("html", analyze(small, folder / "out.html"), ANALYZED),
+        Job("help", (*APFTRACE, "--help")),
+    ]
+
+
+def analyze(trace: Path, output: Path) -> tuple[str, ...]:
+    """Return the command that writes a report."""
+    return (*APFTRACE, "analyze", str(trace), "-o", str(output))
+
+
+def used(trace: Path) -> list[str]:
+    """Return the events of a trace that an analysis reads, the way trace-cmd names them."""
+    source = open_source(trace)
+    resolved = (found for found in source.resolve(tp.PICKS) if found)
+    return [found.event.replace(":", "/") for found in resolved]
+
+
+def check_filter(trace: Path) -> None:
+    """Make sure that the peer really filters: it must print one line per event, and nothing else.
+
+    Raises:
+        Failed: it does not.
+    """
+    source = open_source(trace)
+    counts = PassResult()
+    for _ in source.stream((), counts):
+        pass
+    wanted = "kvm_async_pf_ready"
+    printed = subprocess.run(report(trace, [f"kvm/{wanted}"]), capture_output=True, text=True, check=False)
+    lines = [line for line in printed.stdout.splitlines() if ": " in line]
+    if len(lines) != counts.counts[wanted] or any(wanted not in line for line in lines):
+        raise Failed(f"trace-cmd report -F printed {len(lines)} lines for {counts.counts[wanted]} {wanted}")
+
+
+def measure(every: Sequence[Job], runs: int) -> dict[str, Usage]:
+    """Run all jobs in turn, ``runs`` times after one that only warms up; return medians by name."""
+    taken: dict[str, list[Usage]] = {job.name: [] for job in every}
+    for number in range(runs + 1):
+        for job in every:
+            usage = run(job.command, job.statuses)
+            if number:
+                taken[job.name].append(usage)
+        print(f"run {number} of {runs} done", file=sys.stderr)
+    return {name: middle(usages) for name, usages in taken.items()}
+
+
+def walks(trace: Path, runs: int) -> dict[str, float]:
+    """Return the medians of what walk.py prints."""
+    command = (sys.executable, str(HERE / "walk.py"), str(trace))
+    found = [json.loads(subprocess.run(command, capture_output=True, check=True).stdout) for _ in range(runs)]
+    return {key: median(one[key] for one in found) for key in found[0]}
+
+
+def table(took: dict[str, Usage], walked: dict[str, float], sizes: tuple[int, int]) -> list[str]:
+    """Return the rows of the table."""
+    tenth, large = sizes
+    rate = {key: walked["bytes"] / walked[key] for key in ("memcpy", "read", "walk")}
+    engine = "compiled" if walked["compiled"] else "not compiled"
+    rows = [
+        ("what", "apftrace", "peer", "apftrace is"),
+        ("-", "-", "-", "-"),
+        (
+            f"walk every record, one core, {engine}, reading included",
+            f"{rate['walk'] / 1e9:.2f} GB/s, {walked['walk'] / walked['records'] * 1e9:.1f} ns a record",
+            f"memcpy {rate['memcpy'] / 1e9:.2f} GB/s, read {rate['read'] / 1e9:.2f} GB/s",
+            f"{rate['walk'] / rate['memcpy']:.2f} of memcpy",
+        ),
+        _against(
+            f"`events` of {_mb(large)}, five async-PF events to Parquet", took, "events large", "report five"
+        ),
+        _against(f"`analyze` of {_mb(large)}, all events that it uses", took, "analyze large", "report all"),
+        _peak(f"peak memory, `events` of {_mb(large)}", took, "events large", "report five"),
+        _peak(f"peak memory, `analyze` of {_mb(large)}", took, "analyze large", "report all"),
+    ]
+    rows += [
+        (
+            f"`{verb}`, {_mb(large)} against {_mb(tenth)}",
+            f"{took[f'{verb} large'].wall:.2f} s against {took[f'{verb} tenth'].wall:.2f} s",
+            f"{large / tenth:.1f} x the bytes",
+            f"{took[f'{verb} large'].wall / took[f'{verb} tenth'].wall:.1f} x the time",
+        )
+        for verb in ("events", "analyze")
+    ]
+    small = (("text", "small trace, text report"), ("html", "small trace, HTML report"), ("help", "`--help`"))
+    rows += [(name, f"{took[job].wall:.2f} s", "-", "-") for job, name in small]
+    return [f"| {' | '.join(row)} |" for row in rows]
+
+
+def _against(what: str, took: dict[str, Usage], own: str, peer: str) -> tuple[str, str, str, str]:
+    mine, theirs = took[own].wall, took[peer].wall
+    factor = f"{theirs / mine:.1f} x as fast" if theirs >= mine else f"{mine / theirs:.1f} x as slow"
+    return (what, f"{mine:.2f} s", f"trace-cmd report -F {theirs:.2f} s", factor)
+
+
+def _peak(what: str, took: dict[str, Usage], own: str, peer: str) -> tuple[str, str, str, str]:
+    mine, theirs = took[own].peak, took[peer].peak
+    return (what, _mb(mine), f"trace-cmd report -F {_mb(theirs)}", f"{mine / theirs:.1f} x")
+
+
+def _mb(size: int) -> str:
+    return f"{size / 1e6:.3g} MB" if size < 1e9 else f"{size / 1e9:.2f} GB"
+
+
+def machine() -> str:
+    """Say on what kind of machine this runs, and with which versions; no names."""
+    info = Path("/proc/cpuinfo")
+    models = re.findall(r"^model name\s*:\s*(.*)$", info.read_text() if info.exists() else "", re.M)
+    said = subprocess.run(("trace-cmd", "--version"), capture_output=True, text=True, check=False).stdout
+    peer = re.search(r"\d+\.\d+(\.\d+)?", said)
+    parts = (
+        f"{len(os.sched_getaffinity(0))} CPUs, {models[0] if models else platform.machine()}",
+        f"Python {platform.python_version()}",
+        *(f"{name} {version(name)}" for name in ("polars", "pyarrow")),
+        f"trace-cmd {peer[0] if peer else 'of unknown version'}",
+    )
+    return ", ".join(parts)
+
+
+def figures(size: int, runs: int, folder: Path) -> str:
+    """Measure everything and return it as Markdown."""
+    tenth, large = folder / "tenth.dat", folder / "large.dat"
+    grow(SAMPLE, large, size)
+    grow(SAMPLE, tenth, size // 10)
+    check_filter(SAMPLE)
+    took = measure(jobs(SAMPLE, tenth, large, folder), runs)
+    rows = table(took, walks(large, runs), (tenth.stat().st_size, large.stat().st_size))
+    day = datetime.datetime.now(tz=datetime.UTC).date().isoformat()
+    head = f"{day}, medians of {runs} runs. {machine()}. Small trace: {_mb(SAMPLE.stat().st_size)}."
+    return "\n".join([head, "", *rows]) + "\n"
+
+
+def _size(text: str) -> int:
+    unit = UNITS.get(text[-1].upper())
+    return int(text[:-1]) * unit if unit else int(text)
+
+
+def main() -> None:
+    """Run from the command line."""
+    parser = argparse.ArgumentParser(description="Measure apftrace beside trace-cmd report and memcpy.")
+    parser.add_argument("--size", type=_size, default=256 << 20, help="of the large trace (default: 256M)")
+    parser.add_argument("--runs", type=int, default=5, help="runs of each command (default: 5)")
+    parser.add_argument("--folder", type=Path, help="where the traces are made; default: a temporary one")
+    parser.add_argument("--into", type=Path, metavar="PAGE", help="also replace the figures in this page")
+    args = parser.parse_args()
+    if shutil.which("trace-cmd") is None:
+        sys.exit("benchmarks: trace-cmd is not installed: it is the peer that apftrace is measured against")
+    with tempfile.TemporaryDirectory(dir=args.folder) as folder:
+        try:
+            text = figures(args.size, args.runs, Path(folder))
+        except Failed as error:
+            sys.exit(f"benchmarks: {error}")
+    print(text, end="")
+    if args.into:
+        page = args.into.read_text("utf-8")
+        args.into.write_text(_FIGURES.sub(lambda _: f"\n{text}\n", page), "utf-8")
+
+
+if __name__ == "__main__":
+    main()
