@@ -1,7 +1,12 @@
-"""Fixtures that several folders share: the real captures."""
+"""Fixtures that several folders share: the real captures.
+
+Some lie in ``sample-traces`` and must be there. More may lie in the folder that APFTRACE_CAPTURES names, or
+beside the checkout; where that folder is, its captures must be there too.
+"""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,19 +16,20 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 CHECKOUT = Path(__file__).resolve().parents[1]
-CAPTURE_ROOTS = (CHECKOUT / "sample-traces", CHECKOUT.parent / "shared" / "samples")
+SAMPLES = CHECKOUT / "sample-traces"
+MORE = Path(os.environ.get("APFTRACE_CAPTURES", CHECKOUT.parent / "shared" / "samples"))
 
 
 def capture_path(name: str) -> Path:
-    """Return a real capture by its path below the samples, for example ``boot/boot.dat``.
+    """Return a capture by its path in the folder of more captures, or by its bare name among the samples.
 
-    A capture may lie flat in ``sample-traces``. Without it the test fails: no sample, no proof.
+    Without the file the test fails: no sample, no proof.
     """
-    places = [place for root in CAPTURE_ROOTS for place in (root / name, root / Path(name).name)]
+    places = (SAMPLES / Path(name).name, MORE / name)
     for place in places:
         if place.is_file():
             return place
-    pytest.fail(f"capture {name} is missing: looked in " + ", ".join(str(p) for p in places), pytrace=False)
+    pytest.fail(f"capture {name} is missing: looked in " + ", ".join(map(str, places)), pytrace=False)
 
 
 @pytest.fixture(scope="session")

@@ -20,7 +20,6 @@ from tests.model.support import (
     rules,
 )
 
-
 TOOK = (500 * US, 700 * US)
 
 
