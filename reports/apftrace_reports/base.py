@@ -1,4 +1,4 @@
-"""What every report is: a name, the suffixes it answers to, and bytes made from one analysis."""
+"""What every report is: a name, the suffixes it answers to, and something made from one analysis."""
 
 from __future__ import annotations
 
@@ -31,6 +31,18 @@ class Report(ABC):
     name: ClassVar[str]
     suffixes: ClassVar[tuple[str, ...]]
     wants_sha256: ClassVar[bool] = False
+
+    @abstractmethod
+    def write(self, analysis: Analysis, path: str | Path) -> None:
+        """Write the report to ``path``, whole or not at all.
+
+        Raises:
+            ReportError: it cannot be written there.
+        """
+
+
+class Rendered(Report):
+    """A report that is one run of bytes: a file, or standard output."""
 
     @abstractmethod
     def render(self, analysis: Analysis) -> bytes:

@@ -7,7 +7,7 @@ import hashlib
 from typing import TYPE_CHECKING
 
 from apftrace.schema import OUTCOMES
-from apftrace_reports.base import Report, tool_version
+from apftrace_reports.base import Rendered, tool_version
 from apftrace_reports.data import CONFIDENCES, phase_label
 from apftrace_reports.units import count, duration, instant, plural, share
 
@@ -29,7 +29,7 @@ _CONFIDENCE_WORDS = (
 )
 
 
-class HtmlReport(Report):
+class HtmlReport(Rendered):
     """One HTML file for a bug tracker or a browser."""
 
     name = "html"

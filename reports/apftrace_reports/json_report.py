@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from apftrace.schema import SCHEMA_VERSION
 from apftrace_reports.accounting import total_row
-from apftrace_reports.base import Report, tool_version
+from apftrace_reports.base import Rendered, tool_version
 from apftrace_reports.units import hexadecimal
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ _STATISTICS = ("n", "min", "p50", "p95", "p99", "max")
 _IDENTITY = ("machine", "vm", "vcpu", "tid")
 
 
-class JsonReport(Report):
+class JsonReport(Rendered):
     """One JSON document for scripts, CI and ``apftrace compare``."""
 
     name = "json"

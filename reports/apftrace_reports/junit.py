@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from apftrace_reports.base import Report
+from apftrace_reports.base import Rendered
 from apftrace_reports.data import whereabouts
 from apftrace_reports.escape import xml
 from apftrace_reports.units import plural
@@ -19,7 +19,7 @@ FAILING = "error"
 _TOLD = 20
 
 
-class JunitReport(Report):
+class JunitReport(Rendered):
     """JUnit XML: failures are findings of severity error, skipped are rules that could not look."""
 
     name = "junit"

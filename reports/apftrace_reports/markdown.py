@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from apftrace_reports.base import Report
+from apftrace_reports.base import Rendered
 from apftrace_reports.data import whereabouts
 from apftrace_reports.escape import code_span, markdown
 from apftrace_reports.units import count, duration, instant, plural
@@ -21,7 +21,7 @@ PER_RULE = 3
 _EVENTS = 12
 
 
-class MarkdownReport(Report):
+class MarkdownReport(Rendered):
     """Markdown that renders on a tracker and reads well as it is."""
 
     name = "md"

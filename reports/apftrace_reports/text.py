@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from apftrace_reports.base import Report
+from apftrace_reports.base import Rendered
 from apftrace_reports.data import phase_label, whereabouts
 from apftrace_reports.escape import clip, columns, pad, wrap
 from apftrace_reports.units import ABSENT, count, duration, instant, plural, share
@@ -29,7 +29,7 @@ _VCPUS = 16
 _EVENTS = 12
 
 
-class TextReport(Report):
+class TextReport(Rendered):
     """Plain text on a terminal or in a mail."""
 
     name = "text"

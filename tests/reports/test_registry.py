@@ -14,7 +14,8 @@ from . import analyses
 
 
 def test_names_are_unique_and_listed_in_order():
-    assert registry.names() == ("text", "html", "json", "md", "junit")
+    assert registry.NAMES == ("html", "text", "md", "json", "junit", "parquet")
+    assert [registry.by_name(name).name for name in registry.NAMES] == list(registry.NAMES)
 
 
 @pytest.mark.parametrize(
@@ -28,6 +29,7 @@ def test_names_are_unique_and_listed_in_order():
         ("a.json", "json"),
         ("a.xml", "junit"),
         ("a.junit.xml", "junit"),
+        ("a.parquet", "parquet"),
     ],
 )
 def test_the_suffix_chooses_the_report(path, name):
@@ -44,16 +46,16 @@ def test_an_unknown_suffix_is_one_line_that_lists_the_known(path):
         registry.report_for(path)
     message = str(raised.value)
     assert "\n" not in message
-    assert all(suffix in message for suffix in (".html", ".txt", ".md", ".json", ".xml"))
+    assert all(suffix in message for suffix in (".html", ".txt", ".md", ".json", ".xml", ".parquet"))
 
 
 def test_an_unknown_name_is_one_line_that_lists_the_known():
-    with pytest.raises(ReportError, match="known are text, html, json, md, junit"):
+    with pytest.raises(ReportError, match=r"known are html, text, md, json, junit, parquet$"):
         registry.by_name("pdf")
 
 
 def test_only_json_asks_for_digests():
-    assert [report.name for report in registry.BUILTIN if report.wants_sha256] == ["json"]
+    assert [report.name for report in registry.REPORTS if report.wants_sha256] == ["json"]
 
 
 @pytest.mark.parametrize("report", registry.BUILTIN, ids=lambda report: report.name)
