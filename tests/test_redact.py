@@ -108,6 +108,14 @@ def test_no_secret_survives(report):
     assert f"{TOKEN:#x}" in after
 
 
+def test_no_secret_survives_in_the_tables():
+    hidden = redacted(analysis())
+    tables = (hidden.faults, hidden.findings, hidden.vcpus, hidden.accounting, hidden.latency)
+    rows = json.dumps([row for table in tables for row in table.to_dicts()]).lower()
+    assert [secret for secret in SECRETS if secret in rows] == []
+    assert not {GVA, GFN, HVA, GVA >> 12, HVA >> 12} & {int(n) for n in re.findall(r"\b\d+\b", rows)}
+
+
 def test_what_a_finding_is_about_stays():
     finding = redacted(analysis()).findings.row(0, named=True)
     assert (finding["token"], finding["tid"], finding["blocker"]) == (TOKEN, 4711, 0x14001)
