@@ -115,7 +115,7 @@ def rules_page() -> str:
     )
     page += _table(
         ("rule", "severity", "title"),
-        ((f"[{r.id}](#{r.id})", ", ".join(severities(r)), _text(r.title)) for r in CATALOGUE),
+        ((f"[{r.id}](#{r.id})", ", ".join(r.severities), _text(r.title)) for r in CATALOGUE),
     )
     for rule in CATALOGUE:
         page += [f"## {rule.id}", "", *_rule(rule)]
@@ -135,7 +135,7 @@ def rules_page() -> str:
 
 
 def _rule(rule: Rule) -> Iterator[str]:
-    yield from (f"**{_text(rule.title)}** ({' or '.join(severities(rule))})", "")
+    yield from (f"**{_text(rule.title)}** ({' or '.join(rule.severities)})", "")
     facts = (
         ("What it means to the guest", _text(rule.means)),
         ("Shown by", _text(rule.shown_by)),
@@ -160,13 +160,6 @@ def _bug(bug: str) -> str:
     if colon and re.fullmatch(r"[0-9a-f]{7,40}", commit):
         return f"[{commit}]({_COMMITS}{commit}): {_text(subject)}"
     return _text(bug)
-
-
-def severities(rule: Rule) -> tuple[str, ...]:
-    """Return the severities that a rule can state, the worst first."""
-    assert isinstance(rule.find, FunctionType)
-    names = set(_names(rule.find, {rule.find}))
-    return tuple(s for s in SEVERITIES if s.upper() in names)
 
 
 def _names(function: FunctionType, seen: set[object]) -> Iterator[str]:

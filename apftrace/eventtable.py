@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from apftrace_parsers.base import EventFormat, PassResult
+from apftrace_parsers.base import MISSED, EventFormat, PassResult, Pick
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from apftrace_parsers.base import Source
 
 _LEAD = ("ts", "cpu", "tid", "comm", "event")
+_FRAME = ("ts", "cpu", "tid", "instance")
+"""Columns that every table of a source begins with; the rest are the event's own fields."""
+_NAME = pa.dictionary(pa.int32(), pa.string())
 
 
 def reader(source: Source, events: Sequence[str], result: PassResult | None = None) -> pa.RecordBatchReader:
@@ -65,14 +68,14 @@ def union(formats: Sequence[EventFormat]) -> tuple[pa.Schema, dict[int, dict[str
     event's name (``event.field``).
     """
     columns: dict[str, pa.DataType] = {
-        "ts": pa.int64(), "cpu": pa.int32(), "tid": pa.int32(), "comm": pa.string(), "event": pa.string(),
+        "ts": pa.int64(), "cpu": pa.int32(), "tid": pa.int32(), "comm": pa.string(), "event": _NAME,
         "instance": pa.string(),
     }  # fmt: skip
     named: dict[int, dict[str, str]] = {}
     for form in formats:
         mine = named.setdefault(form.id, {})
         for field in form.schema:
-            if field.name in ("ts", "cpu", "tid", "instance"):
+            if field.name in _FRAME:
                 continue
             widened = _widened(columns.get(field.name), field.type)
             name = (
@@ -102,13 +105,13 @@ def _batches(
     fields: dict[int, dict[str, str]],
     result: PassResult,
 ) -> Iterator[pa.RecordBatch]:
-    comms = _Comms(source.info.comms)
+    comms = _Names(source.info.comms)
     for form, batch in source.tables(list(events), result):
         yield _widen(form, batch, schema, fields[form.id], comms)
 
 
-class _Comms:
-    # tid to comm as an Arrow lookup: one dictionary index for each batch instead of one Python string a row.
+class _Names:
+    # Thread ids to comms as an Arrow lookup: an index a row into one dictionary, no Python string.
     def __init__(self, comms: dict[int, str]) -> None:
         self.tids = pa.array(list(comms), pa.int32())
         self.names = pa.array(list(comms.values()), pa.string())
@@ -116,24 +119,99 @@ class _Comms:
     def of(self, tids: pa.Array) -> pa.Array:
         import pyarrow.compute as pc
 
-        return self.names.take(pc.index_in(tids, self.tids))
+        return pa.DictionaryArray.from_arrays(pc.index_in(tids, self.tids), self.names)
 
 
 def _widen(
-    form: EventFormat, batch: pa.RecordBatch, schema: pa.Schema, named: dict[str, str], comms: _Comms
+    form: EventFormat, batch: pa.RecordBatch, schema: pa.Schema, named: dict[str, str], comms: _Names
 ) -> pa.RecordBatch:
     have = {named.get(n, n): batch.column(n) for n in batch.schema.names}
     have["comm"] = comms.of(batch.column("tid"))
-    have["event"] = pa.repeat(pa.scalar(form.name, pa.string()), batch.num_rows)
+    names = pa.array([form.name], pa.string())
+    have["event"] = pa.DictionaryArray.from_arrays(pa.repeat(pa.scalar(0, pa.int32()), batch.num_rows), names)
     columns = [
         have[f.name].cast(f.type) if f.name in have else pa.nulls(batch.num_rows, f.type) for f in schema
     ]
     return pa.RecordBatch.from_arrays(columns, schema=schema)
 
 
-def in_time_order(stream: pa.RecordBatchReader) -> pa.Table:
-    """Return the whole stream as a table sorted by ts, equal stamps by CPU; memory is that of the rows."""
+def in_time_order(source: Source, events: Sequence[str], result: PassResult) -> pa.RecordBatchReader:
+    """Return the events like :func:`reader`, rows in order of ts.
+
+    Events of up to three integer fields come out of the merged stream, in bounded memory. Others are
+    sorted, equal stamps by CPU, which takes the memory of their rows.
+
+    Raises:
+        KeyError: a name without wildcard that the source does not describe.
+    """
     import pyarrow.compute as pc
 
-    table = stream.read_all()
-    return table.take(pc.sort_indices(table, [("ts", "ascending"), ("cpu", "ascending")]))
+    names = known(source, events)
+    chosen = [f for f in source.formats() if any(matches(f, n) for n in names)]
+    if len(source.info.instances) <= 1 and all(_is_narrow(form) for form in chosen):
+        schema, fields = union(chosen)
+        return pa.RecordBatchReader.from_batches(schema, _merged(source, chosen, schema, fields, result))
+    table = reader(source, names, result).read_all().unify_dictionaries()
+    return table.take(pc.sort_indices(table, [("ts", "ascending"), ("cpu", "ascending")])).to_reader()
+
+
+def _own_fields(form: EventFormat) -> list[pa.Field]:
+    return [field for field in form.schema if field.name not in _FRAME]
+
+
+def _is_narrow(form: EventFormat) -> bool:
+    own = _own_fields(form)
+    return len(own) <= len(_LETTERS) and all(pa.types.is_integer(field.type) for field in own)
+
+
+_LETTERS = ("a", "b", "c")
+
+
+def _merged(
+    source: Source,
+    chosen: Sequence[EventFormat],
+    schema: pa.Schema,
+    named: dict[int, dict[str, str]],
+    result: PassResult,
+) -> Iterator[pa.RecordBatch]:
+    picks = [Pick((f"{f.system}:{f.name}",), tuple((g.name,) for g in _own_fields(f))) for f in chosen]
+    # Which of a, b, c holds a column, by pick.
+    places: dict[str, dict[str, list[int]]] = {}
+    for number, form in enumerate(chosen):
+        for letter, field in zip(_LETTERS, _own_fields(form), strict=False):
+            column = named[form.id][field.name]
+            places.setdefault(column, {}).setdefault(letter, []).append(number)
+    comms = _Names(source.info.comms)
+    names = pa.array([form.name for form in chosen], pa.string())
+    for batch in source.stream(picks, result):
+        yield _unmerge(batch, schema, places, comms, names)
+
+
+def _unmerge(
+    batch: pa.RecordBatch,
+    schema: pa.Schema,
+    places: dict[str, dict[str, list[int]]],
+    comms: _Names,
+    names: pa.Array,
+) -> pa.RecordBatch:
+    import pyarrow.compute as pc
+
+    batch = batch.filter(pc.not_equal(batch.column("pick"), MISSED))
+    pick = batch.column("pick")
+    have = {
+        "ts": batch.column("ts"),
+        "cpu": batch.column("cpu"),
+        "tid": batch.column("tid"),
+        "comm": comms.of(batch.column("tid")),
+        "event": pa.DictionaryArray.from_arrays(pick, names),
+        "instance": pa.repeat(pa.scalar("", pa.string()), batch.num_rows),
+    }
+    for column, letters in places.items():
+        values = pa.nulls(batch.num_rows, pa.int64())
+        for letter, numbers in letters.items():
+            mine = pc.is_in(pick, pa.array(numbers, pa.int32()))
+            values = pc.if_else(mine, batch.column(letter), values)
+        kind = schema.field(column).type
+        # The stream carries uint64 as its bit pattern.
+        have[column] = values.view(kind) if kind == pa.uint64() else values.cast(kind, safe=False)
+    return pa.RecordBatch.from_arrays([have[f.name] for f in schema], schema=schema)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import click
 
+from apftrace.ahead import one_ahead
 from apftrace.api import ASYNC_PF_EVENTS
 
 if TYPE_CHECKING:
@@ -42,17 +43,16 @@ def events(trace: Path, names: tuple[str, ...], output: Path | None, format_: st
     """
     chosen = format_ or _by_suffix(output)
     from apftrace.api import read_trace
-    from apftrace.eventtable import in_time_order, known, reader
+    from apftrace.eventtable import in_time_order
     from apftrace_parsers.base import PassResult
 
     with read_trace(trace) as opened:
+        result = PassResult()
         try:
-            wanted = known(opened.source, names or _present(opened.source.formats()))
+            rows = in_time_order(opened.source, names or _present(opened.source.formats()), result)
         except KeyError as error:
             raise click.UsageError(f"{trace} does not describe the event {error.args[0]!r}") from None
-        result = PassResult()
-        table = in_time_order(reader(opened.source, wanted, result))
-        _write(table, chosen, output)
+        _write(rows, chosen, output)
     for note in result.notes:
         click.echo(f"apftrace: {trace}: {note}", err=True)
     for cpu in sorted({loss.cpu for loss in result.losses}):
@@ -76,49 +76,60 @@ def _by_suffix(output: Path | None) -> str:
     return suffix[output.suffix]
 
 
-def _write(table: pa.Table, format_: str, output: Path | None) -> None:
+def _write(rows: pa.RecordBatchReader, format_: str, output: Path | None) -> None:
     if output is None or str(output) == "-":
-        _WRITERS[format_](table, sys.stdout.buffer)
+        _WRITERS[format_](rows, sys.stdout.buffer)
         return
     # A file that is half written must not look whole.
     part = output.with_name(f".{output.name}.part")
     try:
         with part.open("wb") as file:
-            _WRITERS[format_](table, file)
+            _WRITERS[format_](rows, file)
         part.replace(output)
     finally:
         part.unlink(missing_ok=True)
 
 
-def _arrow(table: pa.Table, file: BinaryIO) -> None:
+def _arrow(rows: pa.RecordBatchReader, file: BinaryIO) -> None:
     import pyarrow as pa
 
-    with pa.ipc.new_stream(file, table.schema) as writer:
-        writer.write_table(table)
+    with pa.ipc.new_stream(file, rows.schema) as writer:
+        for batch in rows:
+            writer.write_batch(batch)
 
 
-def _parquet(table: pa.Table, file: BinaryIO) -> None:
+def _parquet(rows: pa.RecordBatchReader, file: BinaryIO) -> None:
     import pyarrow.parquet as pq
 
-    pq.write_table(table, file, compression="zstd")
+    # A dictionary pays for names; for stamps and addresses it only costs time.
+    named = ["comm", "event", "instance"]
+    with pq.ParquetWriter(file, rows.schema, compression="zstd", use_dictionary=named) as writer:
+        for batch in one_ahead(rows):
+            writer.write_batch(batch)
 
 
-def _csv(table: pa.Table, file: BinaryIO) -> None:
+def _csv(rows: pa.RecordBatchReader, file: BinaryIO) -> None:
+    import pyarrow as pa
     import pyarrow.csv as pc
 
-    pc.write_csv(table, file)
+    plain = pa.schema(
+        [f.with_type(pa.string()) if pa.types.is_dictionary(f.type) else f for f in rows.schema]
+    )
+    with pc.CSVWriter(file, plain) as writer:
+        for batch in rows:
+            writer.write_batch(batch.cast(plain))
 
 
-def _jsonl(table: pa.Table, file: BinaryIO) -> None:
+def _jsonl(rows: pa.RecordBatchReader, file: BinaryIO) -> None:
     import json
 
-    for batch in table.to_batches(max_chunksize=10_000):
+    for batch in rows:
         for row in batch.to_pylist():
             kept = {k: v for k, v in row.items() if v is not None}
             file.write(json.dumps(kept, default=str).encode() + b"\n")
 
 
-_WRITERS: dict[str, Callable[[pa.Table, BinaryIO], None]] = {
+_WRITERS: dict[str, Callable[[pa.RecordBatchReader, BinaryIO], None]] = {
     "arrow": _arrow,
     "parquet": _parquet,
     "csv": _csv,

@@ -51,7 +51,9 @@ def judge(case: Case) -> Judgement:
         if missing:
             not_run.append(NotRun(rule.id, missing))
         else:
-            stated.append((rule.id, list(rule.find(case))))
+            found = list(rule.find(case))
+            assert all(f["severity"] in rule.severities for f in found), rule.id
+            stated.append((rule.id, found))
     findings = _frame(case, stated)
     unsafe = _unsafe(case)
     verdict, headline = _verdict(case, findings, unsafe)
@@ -97,7 +99,10 @@ def _frame(case: Case, stated: list[tuple[str, list[Finding]]]) -> pl.DataFrame:
 
 def _unsafe(case: Case) -> tuple[str, ...]:
     out = []
-    missing = [tp.NAMES[k] for k in (*_CORE, *_PROOF) if not case.rec.has(k)]
+    # What would prove a wakeup lost is missed only where a life has no answer.
+    unanswered = case.lives["outcome"].is_in(["in_flight", "undecided"]).any()
+    needed = (*_CORE, *_PROOF) if unanswered else _CORE
+    missing = [tp.NAMES[k] for k in needed if not case.rec.has(k)]
     if missing:
         out.append("tracepoints missing: " + ", ".join(missing))
     if case.rec.losses:
@@ -137,7 +142,8 @@ def _verdict(case: Case, findings: pl.DataFrame, unsafe: tuple[str, ...]) -> tup
         return "undecided", f"{told}; {unsafe[-1]}."
     if warnings.height:
         return "warnings", f"{told}; nothing lost; {_summary(warnings)}."
-    return "clean", f"{told}; nothing lost, nothing late." if n else f"{told}."
+    timed = "nothing late" if case.rec.measures_time else f"not timed: clock {case.rec.clock}"
+    return "clean", f"{told}; nothing lost, {timed}." if n else f"{told}."
 
 
 def _summary(findings: pl.DataFrame) -> str:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import polars as pl
 
+from apftrace.ahead import one_ahead
 from apftrace.model import tracepoints as tp
 from apftrace.model.anchors import Anchors
 from apftrace.model.odometer import Odometer
 from apftrace_parsers.base import Loss, PassResult
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Mapping
 
     import pyarrow as pa
 
@@ -86,20 +86,11 @@ def record(source: Source, machine: str = "host") -> tuple[Recording, PassResult
     odometer = Odometer()
     result = PassResult()
     anchors = Anchors()
-    for batch in _one_ahead(source.stream(tp.PICKS, result)):
+    for batch in one_ahead(source.stream(tp.PICKS, result)):
         _feed(odometer, batch)
         anchors.add(odometer)
     anchors.finish()
     return assemble(odometer, anchors, result, machine, source), result
-
-
-def _one_ahead(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """Decode the next batch in a second thread while this one is read: the decoder lets go of the GIL."""
-    with ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(next, batches, None)
-        while (batch := waiting.result()) is not None:
-            waiting = pool.submit(next, batches, None)
-            yield batch
 
 
 def _feed(odometer: Odometer, batch: pa.RecordBatch) -> None:

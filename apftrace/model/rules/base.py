@@ -46,6 +46,7 @@ class Rule:
 
     Attributes:
         id: stable, kebab-case.
+        severities: those that its findings can have, the worst first.
         title: a few words.
         means: what it means to the guest.
         shown_by: the evidence that decides.
@@ -59,6 +60,7 @@ class Rule:
     """
 
     id: str
+    severities: tuple[str, ...]
     title: str
     means: str
     shown_by: str
@@ -113,7 +115,7 @@ def duration(case: Case, value: int | float | None) -> str:
         return "?"
     if not case.clock_is_ns:
         return f"{int(value)} ticks"
-    for size, unit in ((1_000_000_000, "s"), (1_000_000, "ms"), (1_000, "us")):
+    for size, unit in ((1_000_000_000, "s"), (1_000_000, "ms"), (1_000, "µs")):
         if abs(value) >= size:
             return f"{value / size:.3g} {unit}" if abs(value) < 1000 * size else f"{value / size:.0f} {unit}"
     return f"{int(value)} ns"

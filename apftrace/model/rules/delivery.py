@@ -109,6 +109,7 @@ def _lost_work(case: Case) -> Iterable[Finding]:
 
 LOST_INTERRUPT = Rule(
     id="lost-interrupt",
+    severities=(ERROR,),
     title="Page-ready interrupt lost",
     means="The task sleeps on, and every later fault of the vCPU waits behind it.",
     shown_by="ready and kvm_apic_accept_irq of the vector, then entry after entry without kvm_inj_virq of it and "
@@ -121,6 +122,7 @@ LOST_INTERRUPT = Rule(
 )
 MISSING_ACK = Rule(
     id="missing-ack",
+    severities=(ERROR,),
     title="No ACK",
     means="KVM hands nothing more to this vCPU: all its later faults pile up, completed but not ready.",
     shown_by="A delivered ready, its interrupt injected, no write of MSR 4b564d07 and no later delivery, while the "
@@ -133,6 +135,7 @@ MISSING_ACK = Rule(
 )
 LOST_WORK = Rule(
     id="lost-work",
+    severities=(ERROR,),
     title="Work item never started",
     means="The page is not even asked for.",
     shown_by="workqueue_queue_work of async_pf_execute without workqueue_execute_start, while at least three items "

@@ -73,6 +73,7 @@ def _repeated_fault_storm(case: Case) -> Iterable[Finding]:
 
 SETUP_REFUSED = Rule(
     id="setup-refused",
+    severities=(INFO,),
     title="Async page fault refused",
     means="The vCPU itself waits for the page, as without async page faults.",
     shown_by="kvm_try_async_get_page with neither not_present nor repeated_fault after it on its thread.",
@@ -83,6 +84,7 @@ SETUP_REFUSED = Rule(
 )
 STORM_RULE = Rule(
     id="repeated-fault-storm",
+    severities=(WARNING,),
     title="Repeated-fault storm",
     means="The vCPU burns time going in and out on a page that is still on its way.",
     shown_by=f"More than {STORM} kvm_async_pf_repeated_fault on one gfn within one life.",

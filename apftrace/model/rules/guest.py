@@ -131,6 +131,7 @@ def _vcpu_spin(case: Case) -> Iterable[Finding]:
 
 APF_DISABLED = Rule(
     id="apf-disabled",
+    severities=(INFO,),
     title="Async page faults disabled",
     means="From here on the vCPU itself waits for pages; faults that were open get no ready.",
     shown_by="kvm_msr write 4b564d02 with bit 0 clear.",
@@ -140,6 +141,7 @@ APF_DISABLED = Rule(
 )
 SEND_ALWAYS = Rule(
     id="send-always",
+    severities=(WARNING,),
     title="Kernel-mode faults asked for",
     means="An async #PF may hit the guest where it cannot sleep; guests since 5.8 panic on it.",
     shown_by="kvm_msr write 4b564d02 with bits 0 and 1 set.",
@@ -150,6 +152,7 @@ SEND_ALWAYS = Rule(
 )
 LEGACY = Rule(
     id="legacy-protocol",
+    severities=(INFO,),
     title="Legacy protocol",
     means="Page-ready comes as #PF with a reason word; a host since 5.8 delivers nothing to such a guest.",
     shown_by="EN written with bit 0 and without bit 3; or not_present injected, and no vector accepted after ready.",
@@ -160,6 +163,7 @@ LEGACY = Rule(
 )
 VCPU_SPIN = Rule(
     id="vcpu-spin",
+    severities=(WARNING,),
     title="vCPU spins on HLT",
     means="The vCPU burns a whole host CPU while it has nothing to run.",
     shown_by=f"More than {SPIN_PER_S} hlt exits a second while a completed life waits.",

@@ -33,6 +33,8 @@ _LABEL = {
     "p5": "the guest's handler was slow to ACK",
 }
 
+_NAME = {"p12": "P1+P2"}
+
 
 def _late_wakeup(case: Case) -> Iterable[Finding]:
     lives = case.lives
@@ -63,7 +65,7 @@ def _late_wakeup(case: Case) -> Iterable[Finding]:
             blocker=blocker,
             message=(
                 f"token {hexed(life['token'])}: {_LABEL[phase]}, "
-                f"{duration(case, life[phase])} in {phase.upper()}"
+                f"{duration(case, life[phase])} in {_NAME.get(phase, phase.upper())}"
                 f" (late after {duration(case, case.late_after[phase])})"
             ),
             ruled_out=["lost: it was answered"],
@@ -87,6 +89,7 @@ def _unsettled(case: Case, phase: str) -> list[str]:
 
 LATE_WAKEUP = Rule(
     id="late-wakeup",
+    severities=(WARNING,),
     title="Answered, but late",
     means="The task or the vCPU waited far longer than others did.",
     shown_by="A phase longer than --late-after, or without that option longer than 10 ms and ten medians of the "

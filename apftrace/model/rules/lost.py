@@ -156,6 +156,7 @@ def _left_truncated(case: Case) -> Iterable[Finding]:
 
 LOST_WAKEUP = Rule(
     id="lost-wakeup",
+    severities=(ERROR,),
     title="Page ready, vCPU never told",
     means="PV form: the task sleeps in kvm_async_pf_task_wait_schedule for ever. Halt form: every touch of the "
     "page stops the whole vCPU until the next interrupt.",
@@ -179,6 +180,10 @@ LOST_WAKEUP = Rule(
 
 IN_FLIGHT = Rule(
     id="in-flight",
+    severities=(
+        WARNING,
+        INFO,
+    ),
     title="Open at the end of the trace",
     means="Nothing yet: the page was on its way when the record ended.",
     shown_by="not_present without an end, and no proof that the life is stuck.",
@@ -191,6 +196,7 @@ IN_FLIGHT = Rule(
 
 LEFT_TRUNCATED = Rule(
     id="left-truncated",
+    severities=(INFO,),
     title="Begun before the trace",
     means="Nothing: the record began while the fault was outstanding.",
     shown_by="kvm_async_pf_ready without not_present, its id older than the first not_present of the vCPU.",

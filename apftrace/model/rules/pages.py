@@ -122,6 +122,7 @@ def _fatal_fault(case: Case) -> Iterable[Finding]:
 
 REFAULT_LOOP = Rule(
     id="refault-loop",
+    severities=(WARNING,),
     title="Faults on one page in a loop",
     means="The task makes no progress: each retry faults again.",
     shown_by=f"{LOOP_LIVES} or more lives of one gfn in a row on a vCPU, fast ones, each begun at once after the "
@@ -137,6 +138,10 @@ REFAULT_LOOP = Rule(
 )
 PAGE_MALFUNCTION = Rule(
     id="page-malfunction",
+    severities=(
+        ERROR,
+        WARNING,
+    ),
     title="Page malfunction",
     means="The page is poisoned: the guest gets a machine check instead of its data.",
     shown_by="signal_generate sig 7 code 4 to a vCPU thread, memory_failure_event, or an injected #MC.",
@@ -148,6 +153,7 @@ PAGE_MALFUNCTION = Rule(
 )
 FATAL_FAULT = Rule(
     id="fatal-fault",
+    severities=(ERROR,),
     title="Fault that ends the VM",
     means="The VMM sees KVM_RUN fail and stops the guest.",
     shown_by="kvm_userspace_exit with errno -14, right after a fault on a page that was reported ready.",

@@ -115,6 +115,10 @@ def _wrong_vector(case: Case) -> Iterable[Finding]:
 
 SPURIOUS_READY = Rule(
     id="spurious-ready",
+    severities=(
+        ERROR,
+        WARNING,
+    ),
     title="Ready for a fault that never was",
     means="The guest finds no waiter and leaves a dummy node that no one frees.",
     shown_by="kvm_async_pf_ready without not_present. Proved when its id is newer than that of every not_present "
@@ -127,6 +131,7 @@ SPURIOUS_READY = Rule(
 )
 DUPLICATE_READY = Rule(
     id="duplicate-ready",
+    severities=(ERROR,),
     title="Two readies for one fault",
     means="The second wake finds no waiter; a later fault with this token returns at once.",
     shown_by="Two kvm_async_pf_ready of one token and page with no not_present between them.",
@@ -137,6 +142,7 @@ DUPLICATE_READY = Rule(
 )
 WAKE_ALL = Rule(
     id="wake-all",
+    severities=(INFO,),
     title="Broadcast wakeup",
     means="All waiters of that vCPU run and fault again: harmless, and due at boot, CPU online, resume, restore.",
     shown_by="kvm_async_pf_ready with token 0xffffffff, right after EN was written.",
@@ -147,6 +153,7 @@ WAKE_ALL = Rule(
 )
 WRONG_VECTOR = Rule(
     id="wrong-vector",
+    severities=(ERROR,),
     title="Page-ready on the wrong vector",
     means="The guest's handler never runs: the task hangs and all later readies of the vCPU pile up.",
     shown_by="The kvm_apic_accept_irq right after a delivered ready names another vector than the guest's; vector 0 "

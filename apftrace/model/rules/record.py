@@ -81,6 +81,10 @@ def _unbalanced(case: Case) -> Iterable[Finding]:
 
 EVENTS_LOST = Rule(
     id="events-lost",
+    severities=(
+        WARNING,
+        INFO,
+    ),
     title="Records lost",
     means="Nothing for the guest: the record has holes, and what falls into them is undecided.",
     shown_by="Missed-event flags of the sub-buffers, overrun and dropped counts of the buffer statistics.",
@@ -91,6 +95,10 @@ EVENTS_LOST = Rule(
 )
 UNBALANCED = Rule(
     id="unbalanced-accounting",
+    severities=(
+        WARNING,
+        INFO,
+    ),
     title="Sums do not balance",
     means="Some event is missing or one too many; no verdict rests on it alone.",
     shown_by="try = not_present + repeated + refused; readies = answered + left-truncated + stray - repaired; "

@@ -58,6 +58,7 @@ def _token_zero(case: Case) -> Iterable[Finding]:
 
 TOKEN_REUSE = Rule(
     id="token-reuse",
+    severities=(ERROR,),
     title="Token reused while outstanding",
     means="Two waiters in the guest share one token: the first wake wakes the wrong one, and guests without "
     "95cc9e7cf03d free a stack node.",
@@ -69,6 +70,10 @@ TOKEN_REUSE = Rule(
 )
 TOKEN_ZERO = Rule(
     id="token-zero",
+    severities=(
+        ERROR,
+        WARNING,
+    ),
     title="Token 0",
     means="The page-ready word reads as empty, so the next ready overwrites it and a task hangs.",
     shown_by="kvm_async_pf_not_present with token 0x0: vCPU 0, id 0.",
