@@ -54,7 +54,7 @@ def test_every_rule_has_its_sentences(rule):
     assert [text for text in (rule.means, rule.shown_by) if not text.endswith(".")] == []
     assert rule.title
     assert rule.look_alikes
-    assert docs.severities(rule)
+    assert rule.severities
     assert f"## {rule.id}\n" in (DOCS / "rules.md").read_text("utf-8")
 
 

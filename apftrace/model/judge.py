@@ -98,10 +98,9 @@ def _frame(case: Case, stated: list[tuple[str, list[Finding]]]) -> pl.DataFrame:
 
 
 def _unsafe(case: Case) -> tuple[str, ...]:
-    out = []
-    # What would prove a wakeup lost is missed only where a life has no answer.
-    unanswered = case.lives["outcome"].is_in(["in_flight", "undecided"]).any()
-    needed = (*_CORE, *_PROOF) if unanswered else _CORE
+    out = [] if any(case.rec.counts.values()) else ["the trace holds no event"]
+    # What would prove a wakeup lost is missed only where there was a fault.
+    needed = (*_CORE, *_PROOF) if case.lives.height else _CORE
     missing = [tp.NAMES[k] for k in needed if not case.rec.has(k)]
     if missing:
         out.append("tracepoints missing: " + ", ".join(missing))
