@@ -41,24 +41,18 @@ class Anchors:
     """Anchors by kind."""
 
     def __init__(self) -> None:
-        self._waiting: list[pl.DataFrame] = []
-        self._n_waiting = 0
         self._n = 0
         self._pieces: dict[int, list[pl.DataFrame]] = {}
         self._by_kind: dict[int, pl.DataFrame] = {}
 
-    def add(self, odometer: Odometer) -> None:
-        """Take over what the odometer's last ``feed`` left."""
-        frame = _frame(odometer)
-        if frame.height:
-            self._waiting.append(frame)
-            self._n_waiting += frame.height
-        if self._n_waiting >= _SPLIT_AT:
-            self._split()
+    def add(self, odometer: Odometer, waiting: int) -> None:
+        """Take over the anchors that wait in the odometer, once they are worth it."""
+        if waiting >= _SPLIT_AT:
+            self._split(odometer)
 
-    def finish(self) -> None:
-        """Make the anchors ready to be read; nothing is added after this."""
-        self._split()
+    def finish(self, odometer: Odometer) -> None:
+        """Take over the rest and make the anchors ready to be read; nothing is added after this."""
+        self._split(odometer)
         self._by_kind = {kind: pl.concat(pieces, rechunk=True) for kind, pieces in self._pieces.items()}
         self._pieces = {}
 
@@ -78,19 +72,14 @@ class Anchors:
         found = [part.select(EVENT).join(wanted, on="seq", how="semi") for part in self._by_kind.values()]
         return pl.concat(found).sort("seq") if found else pl.DataFrame(schema={n: _DTYPES[n] for n in EVENT})
 
-    def _split(self) -> None:
-        if not self._waiting:
-            return
-        rows = pl.concat(self._waiting, rechunk=True)
+    def _split(self, odometer: Odometer) -> None:
+        rows = _frame(odometer)
         rows = rows.with_columns(pl.int_range(self._n, self._n + rows.height).alias("seq"))
         self._n += rows.height
-        self._waiting, self._n_waiting = [], 0
-        groups = (
-            rows.select("kind", pl.int_range(pl.len(), dtype=pl.UInt32).alias("at"))
-            .group_by("kind")
-            .agg("at")
-        )
+        numbers = pl.int_range(pl.len(), dtype=pl.UInt32).alias("at")
+        groups = rows.select("kind", numbers).group_by("kind").agg("at")
         for kind, at in zip(groups["kind"].to_list(), groups["at"], strict=True):
+            # gather copies: the odometer writes its next anchors where these are.
             part = rows.select(pl.col(*EVENT, *READINGS.get(kind, ())).gather(at))
             self._pieces.setdefault(kind, []).append(part)
 
@@ -107,7 +96,7 @@ def _frame(odometer: Odometer) -> pl.DataFrame:
         pa.Array.from_buffers(
             pa.int64() if code == "q" else pa.int32(),
             len(taken[name]),
-            [None, pa.py_buffer(bytes(taken[name]))],
+            [None, pa.py_buffer(taken[name])],
         )
         for name, code in COLUMNS
     ]

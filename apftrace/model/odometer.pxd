@@ -23,6 +23,7 @@ cdef class Odometer:
     cdef int[::1] o_cpu, o_tid, o_kind, o_entries, o_virqs, o_hlts, o_hog
     cdef int n_out, room
     cdef long long n_before
+    cdef bint taken
 
     cdef int _slot_of(self, int tid, long long ts, int cpu) except -1
     cdef void _become(self, int slot, int state, long long ts) noexcept

@@ -103,6 +103,7 @@ class Odometer:
         self._out: dict[str, Any] = {}
         self.n_out = 0
         self.n_before = 0
+        self.taken = False
         self._make_room(1 << 14)
 
     def _grow(self) -> None:
@@ -321,10 +322,12 @@ class Odometer:
         b: memoryview,
         c: memoryview,
     ) -> int:
-        """Take the rows of one batch, in time order; return the number of anchors that ``take`` hands out."""
+        """Take the rows of one batch, in time order; return the number of anchors that wait to be taken."""
         n = len(ts)
-        self.n_before += self.n_out
-        self.n_out = 0
+        if self.taken:
+            self.n_before += self.n_out
+            self.n_out = 0
+            self.taken = False
         for i in range(n):
             k = kind[i]
             if k == _LOST:
@@ -360,7 +363,8 @@ class Odometer:
         self.o_slept, self.o_blocked, self.o_hog = views["slept"], views["blocked"], views["hog"]
 
     def take(self) -> dict[str, memoryview]:
-        """Return the anchors of the last batch, a view per column of COLUMNS; valid until the next feed."""
+        """Return the anchors since the last ``take``, a view per column of COLUMNS; valid until the next feed."""
+        self.taken = True
         return {name: memoryview(store)[: self.n_out] for name, store in self._out.items()}
 
     def threads(self) -> dict[str, list[int]]:

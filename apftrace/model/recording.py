@@ -87,18 +87,17 @@ def record(source: Source, machine: str = "host") -> tuple[Recording, PassResult
     result = PassResult()
     anchors = Anchors()
     for batch in one_ahead(source.stream(tp.PICKS, result)):
-        _feed(odometer, batch)
-        anchors.add(odometer)
-    anchors.finish()
+        anchors.add(odometer, _feed(odometer, batch))
+    anchors.finish(odometer)
     return assemble(odometer, anchors, result, machine, source), result
 
 
-def _feed(odometer: Odometer, batch: pa.RecordBatch) -> None:
+def _feed(odometer: Odometer, batch: pa.RecordBatch) -> int:
     offset, n = batch.column(0).offset, batch.num_rows
     columns = [memoryview(batch.column(i).buffers()[1]).cast("B") for i in range(7)]
     wide = [columns[i].cast("q")[offset : offset + n] for i in (0, 4, 5, 6)]
     narrow = [columns[i].cast("i")[offset : offset + n] for i in (1, 2, 3)]
-    odometer.feed(wide[0], *narrow, *wide[1:])
+    return odometer.feed(wide[0], *narrow, *wide[1:])
 
 
 def assemble(
