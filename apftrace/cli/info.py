@@ -48,9 +48,7 @@ def _lines(source: Source, result: PassResult) -> list[str]:
     ]
     if first is not None and last is not None:
         if facts.clock_unit == "ns":
-            lines.append(
-                f"  window     {first / 1e9:.6f} to {last / 1e9:.6f} s ({(last - first) / 1e9:.6f} s)"
-            )
+            lines.append(f"  window     {_seconds(first)} to {_seconds(last)} ({_seconds(last - first)})")
         else:
             lines.append(f"  window     {first} to {last} {facts.clock_unit}")
     if len(facts.instances) > 1:
@@ -65,7 +63,7 @@ def _lines(source: Source, result: PassResult) -> list[str]:
     lines += [
         f"  {name:<10} {text.strip()}" for name, text in facts.options.items() if "\n" not in text.strip()
     ]
-    lines += _losses(result)
+    lines += _losses(result, facts.clock_unit)
     lines += [f"  note       {note}" for note in result.notes]
     lines.append("  events")
     lines += [
@@ -75,14 +73,19 @@ def _lines(source: Source, result: PassResult) -> list[str]:
     return lines + _rules(source, result)
 
 
-def _losses(result: PassResult) -> list[str]:
+def _seconds(ns: int) -> str:
+    return f"{ns // 1_000_000_000}.{ns % 1_000_000_000:09d} s"
+
+
+def _losses(result: PassResult, unit: str) -> list[str]:
     if not result.losses:
         return ["  lost       nothing"]
+    stamp = _seconds if unit == "ns" else str
     out = []
     for loss in result.losses:
         many = "records" if loss.count is None else f"{loss.count} records"
         place = f" of instance {loss.instance}" if loss.instance else ""
-        when = f" before {loss.before_ns}" if loss.before_ns is not None else ""
+        when = f" before {stamp(loss.before_ns)}" if loss.before_ns is not None else ""
         out.append(f"  lost       {many} on CPU {loss.cpu}{place}{when}")
     return out
 
