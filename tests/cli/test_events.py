@@ -1,0 +1,177 @@
+"""``apftrace events``: four formats with the same rows, the default events, globs, unknown names."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.csv as pc
+import pyarrow.parquet as pq
+import pytest
+
+import apftrace
+from tests.builders.story import Story
+from tests.model.support import FIVE, write
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.cli.conftest import Run
+
+FORMATS = ("arrow", "parquet", "csv", "jsonl")
+MANY = ("-e", "kvm:*", "-e", "sched:*", "-e", "workqueue:*")
+
+
+def read(format_: str, content: bytes, schema: pa.Schema) -> list[dict[str, Any]]:
+    """Return the rows of a written table, absent values left out."""
+    if format_ == "jsonl":
+        return [json.loads(line) for line in content.splitlines()]
+    if format_ == "arrow":
+        table = pa.ipc.open_stream(content).read_all()
+    elif format_ == "parquet":
+        table = pq.read_table(io.BytesIO(content))
+    else:
+        options = pc.ConvertOptions(
+            column_types=schema, strings_can_be_null=True, quoted_strings_can_be_null=False
+        )
+        table = pc.read_csv(io.BytesIO(content), convert_options=options)
+    return [{k: v for k, v in row.items() if v is not None} for row in table.to_pylist()]
+
+
+def schema_of(path: Path, *events: str) -> pa.Schema:
+    with apftrace.scan_events(path, list(events) or apftrace.ASYNC_PF_EVENTS) as reader:
+        return reader.schema
+
+
+@pytest.mark.parametrize("format_", FORMATS)
+def test_every_format_holds_the_same_rows(run: Run, traces: Path, tmp_path: Path, format_: str) -> None:
+    path = traces / "lost.dat"
+    schema = schema_of(path, *MANY[1::2])
+    expected = read("arrow", run("events", path, *MANY, "--format", "arrow").out, schema)
+    assert len(expected) > 500
+    run("events", path, *MANY, "-o", f"events.{format_}")
+    assert read(format_, (tmp_path / f"events.{format_}").read_bytes(), schema) == expected
+
+
+@pytest.mark.parametrize("format_", FORMATS)
+def test_every_format_takes_arrays_and_text(run: Run, tmp_path: Path, format_: str) -> None:
+    fields = {"s8": -3, "u64": 1 << 63, "words": [1, 2, 3, 4], "numbers": [5, 6], "text": 'a "b", c'}
+    story = Story().event(1_000, "odd_types", 7, 0, **fields)
+    write(story, tmp_path / "odd.dat")
+    result = run("events", "odd.dat", "-e", "odd_types", "--format", format_)
+    assert (result.status, result.err) == (0, "")
+    assert result.out.count(b"odd_types") >= 1
+
+
+@pytest.mark.parametrize("format_", FORMATS)
+def test_stdout_holds_what_the_file_holds(run: Run, traces: Path, tmp_path: Path, format_: str) -> None:
+    path = traces / "calm.dat"
+    run("events", path, "-o", f"events.{format_}")
+    assert run("events", path, "--format", format_).out == (tmp_path / f"events.{format_}").read_bytes()
+    assert (
+        run("events", path, "--format", format_, "-o", "-").out
+        == (tmp_path / f"events.{format_}").read_bytes()
+    )
+
+
+def test_the_arrow_stream_has_the_schema_of_scan_events(run: Run, traces: Path) -> None:
+    table = pa.ipc.open_stream(run("events", traces / "calm.dat", "--format", "arrow").out).read_all()
+    assert table.schema == schema_of(traces / "calm.dat")
+    assert table.column_names[:6] == ["ts", "cpu", "tid", "comm", "event", "instance"]
+    assert (table.schema.field("ts").type, table.schema.field("token").type) == (pa.int64(), pa.uint64())
+
+
+def test_rows_are_in_time_order(run: Run, traces: Path) -> None:
+    rows = [json.loads(line) for line in run("events", traces / "lost.dat", *MANY).text.splitlines()]
+    stamps = [row["ts"] for row in rows]
+    assert stamps == sorted(stamps)
+
+
+def test_json_lines_are_the_default_and_hold_the_async_page_fault_events(run: Run, traces: Path) -> None:
+    rows = [json.loads(line) for line in run("events", traces / "calm.dat").text.splitlines()]
+    assert {row["event"] for row in rows} == set(FIVE) - {"kvm_async_pf_repeated_fault"}
+    first = next(row for row in rows if row["event"] == "kvm_async_pf_not_present")
+    assert first["token"] == 0x1000
+    assert (first["ts"], first["cpu"], first["tid"], first["comm"]) == (10**10, 0, 101, "CPU 0/KVM")
+    assert "address" not in first
+
+
+def test_named_events(run: Run, traces: Path) -> None:
+    result = run("events", traces / "calm.dat", "-e", "kvm_async_pf_ready", "-e", "sched:sched_switch")
+    assert {json.loads(line)["event"] for line in result.text.splitlines()} == {
+        "kvm_async_pf_ready",
+        "sched_switch",
+    }
+
+
+@pytest.mark.parametrize(
+    ("pattern", "events"),
+    [
+        ("kvm:kvm_e*", {"kvm_entry", "kvm_exit"}),
+        ("kvm_async_pf_*", set(FIVE) - {"kvm_try_async_get_page", "kvm_async_pf_repeated_fault"}),
+        ("sched:*", {"sched_switch", "sched_wakeup"}),
+        ("kvm_async_pf_read?", {"kvm_async_pf_ready"}),
+        ("kvm_e[nx]*", {"kvm_entry", "kvm_exit"}),
+    ],
+)
+def test_a_glob_chooses_events(run: Run, traces: Path, pattern: str, events: set[str]) -> None:
+    result = run("events", traces / "calm.dat", "-e", pattern)
+    assert {json.loads(line)["event"] for line in result.text.splitlines()} == events
+
+
+def test_a_glob_that_fits_nothing_gives_no_rows(run: Run, traces: Path) -> None:
+    result = run("events", traces / "calm.dat", "-e", "nvme:*")
+    assert (result.status, result.out) == (0, b"")
+
+
+@pytest.mark.parametrize("name", ["no_such_event", "sched:kvm_entry", "kvm:no_such_event", ""])
+def test_an_unknown_event_is_wrong_usage(run: Run, traces: Path, tmp_path: Path, name: str) -> None:
+    result = run("events", traces / "calm.dat", "-e", name, "-o", "events.csv")
+    assert result.status == 2
+    assert f"does not describe the event {name!r}" in result.err
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_unknown_suffix_is_wrong_usage(run: Run, traces: Path, tmp_path: Path) -> None:
+    result = run("events", traces / "calm.dat", "-o", "events.xlsx")
+    assert result.status == 2
+    assert "events.xlsx" in result.err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_named_format_beats_the_suffix(run: Run, traces: Path, tmp_path: Path) -> None:
+    run("events", traces / "calm.dat", "-o", "events.xlsx", "--format", "csv")
+    head = next(csv.reader(io.StringIO((tmp_path / "events.xlsx").read_text())))
+    assert head[:6] == ["ts", "cpu", "tid", "comm", "event", "instance"]
+
+
+def test_losses_are_told_on_stderr(run: Run, traces: Path) -> None:
+    result = run("events", traces / "lossy.dat")
+    assert "records of CPU 0 were lost" in result.err
+    assert all(line.startswith(b"{") for line in result.out.splitlines())
+
+
+def test_only_the_finished_file_is_left(run: Run, traces: Path, tmp_path: Path) -> None:
+    run("events", traces / "calm.dat", "-o", "events.parquet")
+    assert [path.name for path in tmp_path.iterdir()] == ["events.parquet"]
+
+
+def test_a_file_that_cannot_be_written_is_one_line(run: Run, traces: Path) -> None:
+    result = run("events", traces / "calm.dat", "-o", "no/such/folder/events.csv")
+    assert result.status != 0
+    assert "no/such/folder" in result.one_line()
+
+
+def test_the_python_verb_streams_the_same_rows(run: Run, traces: Path) -> None:
+    path = traces / "calm.dat"
+    rows = apftrace.scan_events(path).read_all().sort_by([("ts", "ascending"), ("cpu", "ascending")])
+    table = pa.ipc.open_stream(run("events", path, "--format", "arrow").out).read_all()
+    assert rows.to_pylist() == table.to_pylist()
+
+
+def test_the_python_verb_refuses_an_unknown_event(traces: Path) -> None:
+    with pytest.raises(KeyError, match="no_such_event"):
+        apftrace.scan_events(traces / "calm.dat", ["no_such_event"])
