@@ -14,6 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import altair as alt
 
+from apftrace_reports.gaps import STRIP
+from apftrace_reports.series import LIMIT
+
 if TYPE_CHECKING:
     from apftrace_reports.series import Series, View
 
@@ -41,6 +44,8 @@ OUTCOME_COLORS = {
 
 _LINE = 11  # pixels of one line of the timeline
 _STEP_LANE = 42  # pixels of one lane of the step plot, with its name
+_ABOVE_STRIPS = 6  # pixels between a chart and the strips below it
+_BELOW_STRIPS = 4  # pixels between the strips and the axis
 
 _DENSE = 100  # points of a curve from which steps would be those of the drawing, not of the data
 _SINCE = "time since the first event"
@@ -50,7 +55,7 @@ _HUMAN = (
 )
 
 
-def distribution_chart(series: Series, view: View) -> alt.Chart:
+def distribution_chart(series: Series, view: View, _: Series) -> alt.Chart:
     """Draw the share of lives that have a phase behind them after a time, the time on a log axis."""
     most = max(Counter(row["phase"] for row in series.rows).values())
     chart = (
@@ -80,15 +85,16 @@ def distribution_chart(series: Series, view: View) -> alt.Chart:
     return _sized(chart, 250)
 
 
-def scatter_chart(series: Series, view: View) -> alt.Chart:
+def scatter_chart(series: Series, view: View, strips: Series) -> alt.LayerChart:
     """Draw when each life began against how long it took."""
-    chart = (
+    height = 220
+    points = (
         _rows()
         .transform_calculate(took=_human("datum.ns", ".3~r", view))
-        .mark_point(filled=True, size=24, opacity=0.75)
+        .mark_point(filled=True, size=24, opacity=0.75, clip=True)
         .encode(
             x=_time(alt.X("at:Q"), view),
-            y=_log(alt.Y("ns:Q", title=_title("total, or age", view)), series, view),
+            y=_log(alt.Y("ns:Q", title=None), series, view, inside=height),
             color=_color(alt.Color("outcome:N"), OUTCOME_COLORS, series),
             tooltip=[
                 alt.Tooltip("token:N"),
@@ -99,22 +105,22 @@ def scatter_chart(series: Series, view: View) -> alt.Chart:
         )
         .add_params(_zoom("scatter_zoom"))
     )
-    return _sized(chart, 220)
+    return _over_time([points], height, strips, view)
 
 
-def timeline_chart(series: Series, view: View) -> alt.LayerChart:
+def timeline_chart(series: Series, view: View, strips: Series) -> alt.LayerChart:
     """Draw the lives as boxes, one lane per vCPU, coloured by phase."""
     depth = series.lanes[-1].top + series.lanes[-1].height
-    took = "(datum.to - datum.from)" + (" * 1e9" if view.unit == "ns" else "")
+    height = max(40, round(depth * _LINE))
     boxes = (
         _rows()
-        .transform_calculate(bottom="datum.y + 0.82", took=_human(took, ".3~r", view))
+        .transform_calculate(bottom="datum.y + 0.82", took=_span(view))
         # The stroke keeps a box visible that is narrower than a pixel.
         .mark_rect(strokeWidth=0.8, clip=True)
         .encode(
             x=_time(alt.X("from:Q"), view),
             x2="to:Q",
-            y=_line("y:Q", depth),
+            y=_line("y:Q", depth, height),
             y2="bottom:Q",
             fill=_color(alt.Fill("phase:N"), PHASE_COLORS, series),
             stroke=_color(alt.Stroke("phase:N"), PHASE_COLORS, series),
@@ -122,12 +128,25 @@ def timeline_chart(series: Series, view: View) -> alt.LayerChart:
         )
         .add_params(_zoom("timeline_zoom"))
     )
-    return _in_lanes(boxes, depth, round(depth * _LINE))
+    return _over_time([boxes, _names("lanes", depth, height)], height, strips, view)
 
 
-def outstanding_chart(series: Series, view: View) -> alt.LayerChart:
-    """Draw how many lives were open at a time, one lane of steps per vCPU."""
+def outstanding_chart(series: Series, view: View, strips: Series) -> alt.LayerChart:
+    """Draw how many lives were open at a time, one lane of steps per vCPU, shaded while its slot was taken."""
     depth = series.lanes[-1].top + series.lanes[-1].height
+    height = len(series.lanes) * _STEP_LANE
+    x, y = _time(alt.X("from:Q"), view), _line("y:Q", depth, height)
+    taken = (
+        alt.Chart(alt.NamedData("busy"))
+        .mark_rect(color="var(--busy)", clip=True)
+        .encode(
+            x=x,
+            x2="to:Q",
+            y=y,
+            y2="base:Q",
+            opacity=alt.Opacity("share:Q", legend=None).scale(domain=[0, 1], range=[0.06, 0.55]),
+        )
+    )
     steps = (
         _rows()
         .mark_area(
@@ -136,17 +155,37 @@ def outstanding_chart(series: Series, view: View) -> alt.LayerChart:
             line=alt.OverlayMarkDef(color="var(--answered)", strokeWidth=0.8, interpolate="step-after"),
             clip=True,
         )
-        .encode(x=_time(alt.X("at:Q"), view), y=_line("y:Q", depth), y2="base:Q", detail="where:N")
+        .encode(x=_time(alt.X("at:Q"), view), y=y, y2="base:Q", detail="where:N")
         .add_params(_zoom("outstanding_zoom"))
     )
-    return _in_lanes(steps, depth, len(series.lanes) * _STEP_LANE)
+    layers = [taken, steps, _names("lanes", depth, height)]
+    if series.more["limit"]:
+        limit = alt.Chart(alt.NamedData("limit")).encode(y=y)
+        layers += [
+            limit.mark_rule(color="var(--lost)", strokeDash=[4, 3]),
+            limit.mark_text(
+                text=str(LIMIT), align="right", baseline="bottom", dy=-1, fontSize=11, color="var(--lost)"
+            ).encode(x=alt.value("width")),
+        ]
+    return _over_time(layers, height, strips, view)
 
 
-def spec(chart: alt.Chart | alt.LayerChart, series: Series) -> dict[str, Any]:
+def spec(chart: alt.Chart | alt.LayerChart, series: Series, strips: Series) -> dict[str, Any]:
     """Return the Vega-Lite spec of a chart with its rows, in the look of the page."""
     whole: dict[str, Any] = chart.configure(**_look()).to_dict(validate=False)
     # The rows join the finished spec: altair would copy and check every one of them, several times.
-    return whole | {"datasets": {"rows": series.rows, "lanes": [asdict(lane) for lane in series.lanes]}}
+    rows = {"rows": series.rows, "lanes": _lanes(series), **series.more}
+    rows |= {"gaps": strips.rows, "strips": _lanes(strips)}
+    drawn = _data_names(whole)
+    return whole | {"datasets": {name: found for name, found in rows.items() if name in drawn}}
+
+
+def _lanes(series: Series) -> list[dict[str, Any]]:
+    return [asdict(lane) | {"bottom": lane.top + lane.height} for lane in series.lanes]
+
+
+def _data_names(whole: dict[str, Any]) -> set[str]:
+    return {part["data"]["name"] for part in (whole, *whole.get("layer", ())) if "data" in part}
 
 
 def _look() -> dict[str, Any]:
@@ -189,20 +228,52 @@ def _rows() -> alt.Chart:
     return alt.Chart(alt.NamedData("rows"))
 
 
-def _in_lanes(marks: alt.Chart, depth: float, height: int) -> alt.LayerChart:
-    # The name stands in the free line above its lane, so that it needs no margin on a narrow screen.
-    names = (
-        alt.Chart(alt.NamedData("lanes"))
-        .mark_text(align="left", baseline="bottom", dy=-1, fontSize=11, color="var(--ink-2)")
-        .encode(x=alt.value(0), y=_line("top:Q", depth), text="name:N")
-    )
-    layers = alt.LayerChart(layer=[marks, names])
-    sized: alt.LayerChart = layers.properties(width="container", height=max(40, height))
+def _over_time(layers: list[alt.Chart], height: int, strips: Series, view: View) -> alt.LayerChart:
+    """Put a strip per CPU with gaps below a chart of ``height`` pixels, on the same axis of time."""
+    below = len(strips.lanes) * STRIP
+    if below:
+        height += _ABOVE_STRIPS + below
+        layers = [*layers, *_strips(height, below, view)]
+        height += _BELOW_STRIPS
+    chart = alt.LayerChart(layer=layers).resolve_scale(y="independent")
+    sized: alt.LayerChart = chart.properties(width="container", height=height)
     return sized
 
 
-def _line(field: str, depth: float) -> alt.Y:
-    return alt.Y(field, axis=None, scale=alt.Scale(domain=[0, depth], reverse=True, nice=False))
+def _strips(height: int, below: int, view: View) -> list[alt.Chart]:
+    # The strips count in pixels from the top of the first.
+    ends = [below - height, below]
+    lines, gaps = alt.Chart(alt.NamedData("strips")), alt.Chart(alt.NamedData("gaps"))
+    return [
+        lines.mark_rect(color="var(--rule)").encode(
+            x=alt.value(0), x2=alt.value("width"), y=_line("top:Q", ends, height), y2="bottom:Q"
+        ),
+        gaps.transform_calculate(took=_span(view))
+        .mark_rect(color="var(--gap)", stroke="var(--gap)", strokeWidth=1.5, clip=True)
+        .encode(
+            x=_time(alt.X("from:Q"), view),
+            x2="to:Q",
+            y=_line("y:Q", ends, height),
+            y2="bottom:Q",
+            tooltip=[alt.Tooltip("cpu:N"), alt.Tooltip("lost:N"), alt.Tooltip("took:N", title="blind for")],
+        ),
+        _names("strips", ends, height),
+    ]
+
+
+def _names(lanes: str, depth: float | list[int], height: int) -> alt.Chart:
+    # The name stands in the free line above its lane, so that it needs no margin on a narrow screen.
+    chart: alt.Chart = (
+        alt.Chart(alt.NamedData(lanes))
+        .mark_text(align="left", baseline="bottom", dy=-3, fontSize=11, color="var(--ink-2)")
+        .encode(x=alt.value(0), y=_line("top:Q", depth, height), text="name:N")
+    )
+    return chart
+
+
+def _line(field: str, depth: float | list[int], height: int) -> alt.Y:
+    domain = depth if isinstance(depth, list) else [0, depth]
+    return alt.Y(field, axis=None, scale=alt.Scale(domain=domain, range=[0, height], nice=False, zero=False))
 
 
 def _time(channel: Any, view: View) -> Any:
@@ -210,12 +281,17 @@ def _time(channel: Any, view: View) -> Any:
     return channel.title(title).scale(domain=view.span(), nice=False).axis(tickCount=8)
 
 
-def _log(channel: Any, series: Series, view: View) -> Any:
+def _log(channel: Any, series: Series, view: View, inside: int | None = None) -> Any:
     durations = [row["ns"] for row in series.rows]
     low, high = min(durations), max(durations)
     domain = [low * 0.8, high * 1.25]
-    axis = alt.Axis(values=log_ticks(*domain), labelExpr=_human("datum.value", "~g", view))
-    return channel.scale(type="log", domain=domain, nice=False).axis(axis)
+    # Labels on the grid lines need no margin, which would shift this axis of time against the other charts.
+    place: dict[str, Any] = (
+        {"labelAlign": "left", "labelBaseline": "bottom", "labelPadding": 0, "zindex": 1} if inside else {}
+    )
+    axis = alt.Axis(values=log_ticks(*domain), labelExpr=_human("datum.value", "~g", view), **place)
+    scale = {"range": [inside, 0]} if inside else {}
+    return channel.scale(type="log", domain=domain, nice=False, **scale).axis(axis)
 
 
 def log_ticks(low: float, high: float) -> list[int]:
@@ -242,6 +318,10 @@ def _zoom(name: str) -> alt.Parameter:
 def _sized(chart: alt.Chart, height: int) -> alt.Chart:
     sized: alt.Chart = chart.properties(width="container", height=height)
     return sized
+
+
+def _span(view: View) -> str:
+    return _human("(datum.to - datum.from)" + (" * 1e9" if view.unit == "ns" else ""), ".3~r", view)
 
 
 def _human(value: str, form: str, view: View) -> str:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from apftrace_reports.accounting import AccountingLine, Term
     from apftrace_reports.catalogue import RuleWords
     from apftrace_reports.environment import InputFacts
+    from apftrace_reports.gaps import Gaps
 
 SEVERITIES = ("error", "warning", "info")
 """Severities, the worst first."""
@@ -162,6 +163,7 @@ class ReportData:
     broken: tuple[str, ...]
     vcpus: tuple[VcpuRow, ...]
     inputs: tuple[InputFacts, ...]
+    gaps: Gaps
     not_run: tuple[NotRun, ...]
     quiet: tuple[str, ...]
 
@@ -195,6 +197,13 @@ def place(row: dict[str, Any], *, several: bool) -> str:
         return vcpu
     parts = (row["machine"] if row["machine"] != "host" else None, row["vm"])
     return " ".join(part for part in (*(visible(one) for one in parts if one), vcpu) if part)
+
+
+def named_records(finding: Finding, unit: str) -> tuple[list[int], bool]:
+    """Return which lines of the excerpt are those of the evidence, and whether it has all of them there."""
+    stamps = {f" {instant(one.ts, unit)}: " for one in finding.evidence if one.ts is not None}
+    at = [at for at, line in enumerate(finding.excerpt) if any(stamp in line for stamp in stamps)]
+    return at, all(any(stamp in line for line in finding.excerpt) for stamp in stamps)
 
 
 def whereabouts(finding: Finding, unit: str) -> str:

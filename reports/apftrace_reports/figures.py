@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import polars as pl
+from altair.utils.schemapi import debug_mode
 
-from apftrace_reports import charts, series
+from apftrace_reports import charts, gaps, series
 from apftrace_reports.series import Series, View
 
 if TYPE_CHECKING:
@@ -19,9 +20,13 @@ if TYPE_CHECKING:
     from apftrace.analysis import Analysis
     from apftrace_reports.data import ReportData
 
-    Draw = Callable[[Series, View], alt.Chart | alt.LayerChart]
+    Draw = Callable[[Series, View, Series], alt.Chart | alt.LayerChart]
 
 _KINDS = {"pv": "PV lives: the guest was told.", "halt": "HALT lives: only the vCPU slept."}
+_STRIPS = (
+    "A strip below a chart marks when records of that CPU were lost: what happened there then is not in the "
+    "picture. CPUs without a strip lost nothing in this time."
+)
 
 
 @dataclass(frozen=True)
@@ -41,11 +46,26 @@ class Figure:
     spec: str
 
 
-def figures(analysis: Analysis, data: ReportData) -> Iterator[Figure]:
-    """Yield the charts that the analysis has something for."""
+@dataclass(frozen=True)
+class Figures:
+    """All charts of the page by id, and how to read the strips below those of time."""
+
+    charts: dict[str, Figure]
+    strips: str
+
+
+def figures(analysis: Analysis, data: ReportData) -> Figures:
+    """Return the charts that the analysis has something for."""
     if analysis.faults["not_present"].count() == 0:
-        return
+        return Figures({}, "")
     view = view_of(analysis, data)
+    strips = gaps.strips(analysis.losses, view)
+    words = _STRIPS if strips.lanes else ""
+    drawn = {figure.id: figure for figure in _figures(analysis, view, strips)}
+    return Figures(drawn, f"{words} {strips.note}".strip())
+
+
+def _figures(analysis: Analysis, view: View, strips: Series) -> Iterator[Figure]:
     for kind, words in _KINDS.items():
         yield from _figure(
             f"distribution-{kind}",
@@ -53,6 +73,7 @@ def figures(analysis: Analysis, data: ReportData) -> Iterator[Figure]:
             f"{words} Where a curve crosses 99 %, 99 of 100 lives had that phase behind them.",
             charts.distribution_chart,
             series.distribution(analysis.faults, kind),
+            Series([]),
             view=view,
         )
     lives, left_out = series.pick(analysis.faults)
@@ -60,9 +81,10 @@ def figures(analysis: Analysis, data: ReportData) -> Iterator[Figure]:
     yield from _figure(
         "scatter",
         "When the slow ones were",
-        f"One point per life at its not_present; lives that never ended at their age. {left_out}",
+        f"One point per life at its not_present, as high as its total; lives that never ended at their age. {left_out}",
         charts.scatter_chart,
         Series([]) if few else series.scatter(lives, view),
+        strips,
         view=view,
     )
     yield from _figure(
@@ -71,16 +93,23 @@ def figures(analysis: Analysis, data: ReportData) -> Iterator[Figure]:
         f"One box per phase. Lives of a vCPU that overlap lie below each other. {left_out}",
         charts.timeline_chart,
         series.timeline(lives, view),
+        strips,
         view=view,
     )
+    steps = Series([]) if few else series.outstanding(analysis.faults, view)
     yield from _figure(
-        "outstanding",
-        "Lives open at one time",
-        "Height: lives of the vCPU that were open. The kernel allows 64 and refuses more.",
-        charts.outstanding_chart,
-        Series([]) if few else series.outstanding(analysis.faults, view),
+        "outstanding", "Lives open at one time", _outstanding(steps), charts.outstanding_chart, steps, strips,
         view=view,
-    )
+    )  # fmt: skip
+
+
+def _outstanding(steps: Series) -> str:
+    words = "Height: lives of the vCPU that were open. "
+    if steps.more.get("busy"):
+        words += "Shaded: a delivered page-ready was not ACKed yet, the next one had to wait. "
+    if steps.more.get("limit"):
+        return f"{words}Dashed: the {series.LIMIT} that the kernel allows."
+    return f"{words}The kernel allows {series.LIMIT} and refuses more."
 
 
 def view_of(analysis: Analysis, data: ReportData) -> View:
@@ -100,8 +129,10 @@ def embed_json(value: object) -> str:
 
 
 def _figure(
-    name: str, title: str, caption: str, draw: Draw, points: Series, *, view: View
+    name: str, title: str, caption: str, draw: Draw, points: Series, strips: Series, *, view: View
 ) -> Iterator[Figure]:
     if points.rows:
         words = f"{caption.strip()} {points.note}".strip()
-        yield Figure(name, title, words, embed_json(charts.spec(draw(points, view), points)))
+        with debug_mode(False):  # altair checks every part against the schema again and again
+            spec = charts.spec(draw(points, view, strips), points, strips)
+        yield Figure(name, title, words, embed_json(spec))

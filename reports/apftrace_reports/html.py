@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from apftrace.analysis import Analysis
     from apftrace_reports.data import ReportData
-    from apftrace_reports.figures import Figure
+    from apftrace_reports.figures import Figures
 
 IN_FULL = 200
 """Findings that a page tells with their evidence."""
@@ -40,22 +40,24 @@ class HtmlReport(Rendered):
         from apftrace_reports.prepare import prepare
 
         data = prepare(analysis, in_full=IN_FULL)
-        drawn: list[Figure] = []
+        drawn = None
         if data.lives:
             from apftrace_reports.figures import figures  # altair takes as long as all the rest
 
-            drawn = list(figures(analysis, data))
+            drawn = figures(analysis, data)
         return render_page(data, drawn).encode()
 
 
-def render_page(data: ReportData, drawn: list[Figure]) -> str:
-    """Return the page for prepared data; without figures it carries no script."""
+def render_page(data: ReportData, drawn: Figures | None) -> str:
+    """Return the page for prepared data; without charts it carries no script."""
+    charts = drawn.charts if drawn else {}
     environment = _environment(data.unit)
     style = _source(environment, "page.css")
-    scripts = [_bundle(), _source(environment, "page.js")] if drawn else []
+    scripts = [_bundle(), _source(environment, "page.js")] if charts else []
     return environment.get_template("page.html.j2").render(
         data=data,
-        figures={figure.id: figure for figure in drawn},
+        figures=charts,
+        strips=drawn.strips if drawn else "",
         version=tool_version(),
         policy=content_policy(style, scripts),
         style=_raw(style),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from apftrace_reports.base import Rendered
-from apftrace_reports.data import whereabouts
+from apftrace_reports.data import named_records, whereabouts
 from apftrace_reports.escape import code_span, markdown
 from apftrace_reports.units import count, duration, instant, plural
 
@@ -62,9 +62,9 @@ def _findings(data: ReportData) -> list[str]:
             for g in data.groups
         ),
     )
-    for group in data.groups:
-        for finding in group.findings[:PER_RULE]:
-            out += _finding(finding, data.unit)
+    told = [finding for group in data.groups for finding in group.findings[:PER_RULE]]
+    for at, finding in enumerate(told):
+        out += _finding(finding, data.unit, opened=at == 0)
     return out
 
 
@@ -72,7 +72,7 @@ def _span(group: Group, unit: str) -> tuple[str, str]:
     return instant(group.first, unit), instant(group.last, unit)
 
 
-def _finding(finding: Finding, unit: str) -> list[str]:
+def _finding(finding: Finding, unit: str, *, opened: bool) -> list[str]:
     out = [
         "",
         f"#### {finding.severity}: {markdown(finding.message)}",
@@ -86,11 +86,19 @@ def _finding(finding: Finding, unit: str) -> list[str]:
         ("not ruled out", "; ".join(finding.not_ruled_out)),
     )
     out += [f"- {label}: {markdown(text)}" for label, text in facts if text]
-    records = finding.excerpt or [_record(event, unit) for event in finding.evidence]
-    if records:
-        # Indented code of the last item: it has no fence that a record could close.
-        out += ["", *(f"      {record}" for record in records)]
+    if finding.evidence and not (opened and finding.excerpt and named_records(finding, unit)[1]):
+        out += ["", *_code(_record(event, unit) for event in finding.evidence)]
+    if finding.excerpt:
+        # HTML, because Markdown has nothing that folds; every tracker that matters keeps these two elements.
+        head = f"<details{' open' if opened else ''}><summary>Raw records, "
+        out += ["", f"{head}{plural(len(finding.excerpt), 'line')}</summary>", ""]
+        out += [*_code(finding.excerpt), "", "</details>"]
     return out
+
+
+def _code(lines: Iterable[str]) -> list[str]:
+    # Indented code: it has no fence that a record could close. Six columns also when it follows a list.
+    return [f"      {line}" for line in lines]
 
 
 def _record(event: Evidence, unit: str) -> str:
@@ -132,7 +140,8 @@ def _environment(data: ReportData) -> list[str]:
         out += [f"  - {label}: {markdown(text)}" for label, text in one.facts]
         out += [f"  - {code_span(name)}: {count(hits)}" for name, hits in one.events[:_EVENTS]]
         out += [f"  - note: {markdown(note)}" for note in one.notes]
-    return out
+    out += [f"- gap: {markdown(gap)}" for gap in data.gaps.told]
+    return out + ([f"- and {plural(data.gaps.hidden, 'more gap')}"] if data.gaps.hidden else [])
 
 
 def _not_run(data: ReportData) -> list[str]:

@@ -31,6 +31,7 @@ from apftrace_reports.data import (
 )
 from apftrace_reports.environment import environment
 from apftrace_reports.escape import visible
+from apftrace_reports.gaps import gaps_in_words
 from apftrace_reports.units import hexadecimal
 
 if TYPE_CHECKING:
@@ -68,6 +69,7 @@ def prepare(analysis: Analysis, *, in_full: int = 200, slowest: int = 5) -> Repo
         broken=broken_identities(analysis.accounting),
         vcpus=tuple(_vcpu(row, several=several) for row in analysis.vcpus.iter_rows(named=True)),
         inputs=environment(analysis.inputs),
+        gaps=gaps_in_words(analysis.losses, time_unit(analysis)),
         not_run=tuple(
             NotRun(visible(one.rule), tuple(visible(event) for event in one.missing))
             for one in analysis.not_run

@@ -7,7 +7,7 @@ result says how many there were.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
@@ -26,6 +26,9 @@ MOST_LANES = 32
 
 FEWEST = 5
 """Lives below which only the timeline says more than the tables."""
+
+LIMIT = 64
+"""Lives of a vCPU that the kernel lets be open at one time (ASYNC_PF_PER_VCPU)."""
 
 _SLICES = 300
 _POINTS = 120
@@ -60,10 +63,14 @@ class View:
         """Return an instant as seconds since the origin; ticks stay ticks."""
         return round((ts - self.origin) / 1e9, 7) if self.unit == "ns" else ts - self.origin
 
-    def span(self) -> list[float]:
-        """Return the ends of the time axis, a little beyond the lives."""
+    def ends(self) -> tuple[int, int]:
+        """Return the instants at the ends of the time axis, a little beyond the lives."""
         margin = max(1, (self.last - self.first) // 50)
-        return [self.at(self.first - margin), self.at(self.last + margin)]
+        return self.first - margin, self.last + margin
+
+    def span(self) -> list[float]:
+        """Return the ends of the time axis as it counts."""
+        return [self.at(end) for end in self.ends()]
 
 
 @dataclass(frozen=True)
@@ -77,11 +84,12 @@ class Lane:
 
 @dataclass(frozen=True)
 class Series:
-    """Rows for one chart, one per mark; ``note`` says what was left out."""
+    """Rows for one chart, one per mark; ``note`` says what was left out, ``more`` holds further rows by name."""
 
     rows: list[Row]
     note: str = ""
     lanes: tuple[Lane, ...] = ()
+    more: dict[str, list[Row]] = field(default_factory=dict)
 
 
 def distribution(faults: pl.DataFrame, kind: str) -> Series:
@@ -174,27 +182,64 @@ def timeline(lives: pl.DataFrame, view: View) -> Series:
 
 
 def outstanding(faults: pl.DataFrame, view: View) -> Series:
-    """Return how many lives were open on each of the busiest vCPUs, as steps."""
+    """Return how many lives were open on each of the busiest vCPUs, as steps.
+
+    ``more`` holds when a slot was ``busy``, and where the ``limit`` of the kernel lies if a vCPU reached it.
+    """
     rows: list[Row] = []
+    busy: list[Row] = []
+    limit: list[Row] = []
     lanes: list[Lane] = []
     shown, note = _busiest(faults.drop_nulls(("not_present", "end")))
-    steps = [(key, _steps(mine)) for key, mine in shown]
-    height = max((_peak(step) for _, step in steps), default=1)
-    for at, (key, step) in enumerate(steps):
+    steps = [(key, mine, _steps(mine)) for key, mine in shown]
+    height = max((_peak(step) for _, _, step in steps), default=1)
+    for at, (key, mine, step) in enumerate(steps):
         top = height * (at * 1.6 + 0.6)
+        base = top + height
         name = _name(key, view)
         lanes.append(Lane(f"{name}, at most {_peak(step)}", top, height))
         rows += [
-            {
-                "at": view.at(ts),
-                "open": number,
-                "where": name,
-                "y": top + height - number,
-                "base": top + height,
-            }
+            {"at": view.at(ts), "open": number, "where": name, "y": base - number, "base": base}
             for ts, number in step.iter_rows()
         ]
-    return Series(rows, note, tuple(lanes))
+        busy += [
+            {"from": view.at(start), "to": view.at(stop), "share": share, "y": top, "base": base}
+            for start, stop, share in slot_busy(mine, view)
+        ]
+        if height >= LIMIT:
+            limit.append({"y": base - LIMIT})
+    return Series(rows, note, tuple(lanes), {"busy": busy, "limit": limit})
+
+
+def slot_busy(lives: pl.DataFrame, view: View) -> list[tuple[int, int, float]]:
+    """Return when the page-ready slot of one vCPU was taken: start, stop, and which share of that time.
+
+    It is taken from the delivery of a ready until its ACK; without an ACK until the next delivery, which
+    proves that it was free again, or else to the end. Many spans become shares of slices of time.
+    """
+    spans = (
+        lives.filter(pl.any_horizontal(pl.col("accepted", "injected", "acked").is_not_null()))
+        .select(pl.coalesce("accepted", "ready", "injected").alias("start"), "acked")
+        .drop_nulls("start")
+        .sort("start", "acked")
+        .with_columns(pl.col("start").shift(-1, fill_value=view.last).alias("next"))
+        .select("start", pl.min_horizontal("acked", "next").alias("stop"))
+        .filter(pl.col("stop") > pl.col("start"))
+    )
+    if spans.height <= _SLICES:
+        return [(start, stop, 1.0) for start, stop in spans.iter_rows()]
+    low, high = view.ends()
+    width = (high - low) // _SLICES + 1
+    edges = pl.Series([low + width * step for step in range(_SLICES + 1)])
+    # The spans are disjoint and in order, so the busy time before an edge is that of the spans before it.
+    before = (spans["stop"] - spans["start"]).cum_sum()
+    at = spans["start"].search_sorted(edges, side="right").cast(pl.Int64) - 1
+    last = at.clip(lower_bound=0)
+    busy = before.gather(last) - (spans["stop"].gather(last) - edges).clip(lower_bound=0)
+    shares = busy.clip(lower_bound=0).diff().drop_nulls() / width
+    return [
+        (edge, edge + width, round(share, 4)) for edge, share in zip(edges, shares, strict=False) if share > 0
+    ]
 
 
 def _peak(step: pl.DataFrame) -> int:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from apftrace_reports.base import Rendered
-from apftrace_reports.data import phase_label, whereabouts
+from apftrace_reports.data import named_records, phase_label, whereabouts
 from apftrace_reports.escape import clip, columns, pad, wrap
 from apftrace_reports.units import ABSENT, count, duration, instant, plural, share
 
@@ -24,8 +25,9 @@ PER_RULE = {"error": 3, "warning": 2}
 """Findings of a rule that are told in full, by its severity; one of any other."""
 
 _EVIDENCE = 8
-_EXCERPT = 30
+_EXCERPT = 20
 _VCPUS = 16
+_RECORD = re.compile(r"(?P<head>.*?\[\d+\].*? [\d.]+: (?:[\w:]+:)?) (?P<payload>.+)")
 _EVENTS = 12
 
 
@@ -119,11 +121,9 @@ def _finding(finding: Finding, data: ReportData, *, with_excerpt: bool) -> list[
     ):
         if text:
             out += wrap(f"{label}: {text}", WIDTH, "    ", "      ")
-    if with_excerpt:
-        out += ["    raw records:", *_excerpt(finding.excerpt)]
-    elif finding.evidence:
+    if finding.evidence and not (with_excerpt and named_records(finding, data.unit)[1]):
         out += ["    evidence:", *_evidence(finding.evidence, data.unit)]
-    return out
+    return out + (_excerpt(finding, data.unit) if with_excerpt else [])
 
 
 def _evidence(evidence: Sequence[Evidence], unit: str) -> list[str]:
@@ -137,9 +137,41 @@ def _evidence(evidence: Sequence[Evidence], unit: str) -> list[str]:
     return out
 
 
-def _excerpt(excerpt: Sequence[str]) -> list[str]:
-    out = [part for line in excerpt[:_EXCERPT] for part in wrap(line.strip(), WIDTH, "    ", "        ")]
-    return out + ([f"      ... and {len(excerpt) - _EXCERPT} more lines"] if len(excerpt) > _EXCERPT else [])
+def _excerpt(finding: Finding, unit: str) -> list[str]:
+    """Return the raw records in at most ``_EXCERPT`` lines, the ones that the evidence names first of all."""
+    records = [_raw_record(line) for line in finding.excerpt]
+    shows, _ = named_records(finding, unit)
+    last = len(records) - 1
+    ends = [at for step in range(len(records)) for at in (step, last - step)]  # how it began, how it ended
+    kept: list[int] = []
+    for at in dict.fromkeys([*shows, *ends]):
+        more = sorted([*kept, at])
+        if len(_with_holes(records, more)) <= _EXCERPT:
+            kept = more
+    whole = len(kept) == len(records)
+    head = (
+        "raw records:" if whole else f"raw records, {len(kept)} of {len(records)}; the HTML report has all:"
+    )
+    return [f"    {head}", *_with_holes(records, kept)]
+
+
+def _with_holes(records: Sequence[list[str]], kept: Sequence[int]) -> list[str]:
+    out = []
+    for before, at in zip([-1, *kept], [*kept, len(records)], strict=True):
+        out += [f"      ... {at - before - 1} more ..."] if at - before > 1 else []
+        out += records[at] if at < len(records) else []
+    return out
+
+
+def _raw_record(line: str) -> list[str]:
+    """Return a record within the width; one that is too long breaks after the name of its event."""
+    text = line.strip()
+    whole = wrap(text, WIDTH, "    ", "        ")
+    match = _RECORD.match(text)
+    if len(whole) == 1 or match is None:
+        return whole
+    head = wrap(match["head"], WIDTH, "    ", "        ")
+    return [*head, *wrap(match["payload"], WIDTH, "        ", "        ")]
 
 
 def _phases(data: ReportData) -> list[str]:
@@ -227,6 +259,9 @@ def _environment(data: ReportData) -> list[str]:
             out += _fact(label, text, 4)
         out += _events(one)
         out += [line for note in one.notes for line in _fact("note", note, 4)]
+    out += [line for gap in data.gaps.told for line in _fact("gap", gap)]
+    if data.gaps.hidden:
+        out += _fact("", f"... and {plural(data.gaps.hidden, 'more gap')}")
     return out + _fact("protocol", data.protocol)
 
 

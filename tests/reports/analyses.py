@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import polars as pl
 
-from apftrace.analysis import Analysis, Input, NotRun, Protocol
+from apftrace.analysis import Analysis, Input, LossSpan, NotRun, Protocol
 from apftrace.schema import ACCOUNTING, FAULTS, FINDINGS, LATENCY, VCPUS, Table
 
 START = 4_211_000_000_000
@@ -243,6 +243,20 @@ def rich() -> Analysis:
     )
 
 
+def lossy() -> Analysis:
+    """The rich analysis with gaps: a plain one, one without a count, open ends, one without a place."""
+    second = 1_000_000_000
+    return replace(
+        rich(),
+        losses=(
+            LossSpan("host", 1, 530, START + 2 * second, START + 2 * second + 120_000_000),
+            LossSpan("host", 3, 7, None, START + 1 * second),
+            LossSpan("host", 3, None, START + 10 * second, None),
+            LossSpan("host", 6, 40, None, None),
+        ),
+    )
+
+
 def hostile(text: str = HOSTILE) -> Analysis:
     """The rich analysis with ``text`` in every place that a trace author can fill."""
     base = rich()
@@ -275,6 +289,7 @@ def hostile(text: str = HOSTILE) -> Analysis:
         ),
         not_run=(NotRun("lost-in-guest", (text,)),),
         excerpts={"lost-wakeup-1": (text,)},
+        losses=(LossSpan(text, 0, 3, START, START + 9), LossSpan("host", 0, 3, None, None)),
     )
 
 

@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from html.parser import HTMLParser
 
+import altair as alt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -185,8 +186,85 @@ def test_findings_beyond_the_limit_are_counted_and_said_so():
 
 
 def test_only_the_worst_finding_is_open(pages):
-    opened = [attrs["id"] for tag, attrs in pages["rich"].elements if tag == "details" and "open" in attrs]
-    assert opened == ["lost-wakeup-1"]
+    opened = [attrs for tag, attrs in pages["rich"].elements if tag == "details" and "open" in attrs]
+    assert [attrs.get("id") for attrs in opened] == ["lost-wakeup-1", None]
+    assert opened[1]["class"] == "plain records"
+
+
+def test_raw_records_fold_and_keep_their_lines():
+    rows = [finding(number, "lost-wakeup") for number in range(3)]
+    excerpts = {row["id"]: ("a  b <c>", "d\te", "... 9 more records ...") for row in rows[:2]}
+    text = REPORT.render(analyses.analysis([], rows, excerpts=excerpts)).decode()
+    found = re.findall(
+        r'<details class="plain records"( open)?><summary>([^<]*)</summary>\s*<pre[^>]*>(.*?)</pre>',
+        text,
+        re.S,
+    )
+    assert found == [
+        (" open", "Raw records, 3 lines", "a  b &lt;c&gt;\nd       e\n... 9 more records ...\n"),
+        ("", "Raw records, 3 lines", "a  b &lt;c&gt;\nd       e\n... 9 more records ...\n"),
+    ]
+
+
+def test_every_spec_is_valid_vega_lite(pages):
+    for shown in pages.values():
+        for spec in shown.specs().values():
+            (alt.LayerChart if "layer" in spec else alt.Chart).from_dict(spec, validate=True)
+
+
+def test_charts_carry_the_data_that_they_draw_and_no_other(pages):
+    for shown in (*pages.values(), page(analyses.lossy())):
+        for spec in shown.specs().values():
+            parts = (spec, *spec.get("layer", ()))
+            assert {part["data"]["name"] for part in parts if "data" in part} == set(spec["datasets"])
+
+
+def test_every_chart_of_time_has_the_strips_below_it():
+    specs = page(analyses.lossy()).specs()
+    for name in ("scatter", "timeline", "outstanding"):
+        assert [one["name"] for one in specs[name]["datasets"]["strips"]] == [
+            "CPU 1: 530 records lost",
+            "CPU 3: at least 7 records lost in 2 gaps",
+        ]
+        domains = {
+            json.dumps(part["encoding"]["x"]["scale"])
+            for part in specs[name]["layer"]
+            if "scale" in part["encoding"].get("x", {})
+        }
+        assert len(domains) == 1
+    assert "strips" not in specs["distribution-pv"]["datasets"]
+
+
+def test_the_page_says_how_to_read_the_strips_and_what_is_not_in_them(pages):
+    text = " ".join(page(analyses.lossy()).text.split())
+    assert "A strip below a chart marks when records of that CPU were lost" in text
+    assert "The trace does not say when the losses of CPU 6 (40 records lost) were." in text
+    assert "A strip below" not in pages["single"].text
+
+
+def test_a_chart_without_gaps_has_no_strips(pages):
+    for spec in pages["single"].specs().values():
+        assert not {"gaps", "strips"} & set(spec["datasets"])
+
+
+def test_the_limit_is_drawn_only_where_it_is_reached():
+    def crowd(number: int) -> dict:
+        lives = [analyses.life(analyses.START + n, n << 12, phases=(10**6,) * 5) for n in range(number)]
+        shown = page(analyses.analysis(lives, []))
+        return shown.specs()["outstanding"]["datasets"] | {"text": shown.text}
+
+    below, reached = crowd(63), crowd(64)
+    assert "limit" not in below
+    assert "The kernel allows 64 and refuses more." in below["text"]
+    assert len(reached["limit"]) == 1
+    assert reached["limit"][0]["y"] == min(row["y"] for row in reached["rows"])
+    assert "Dashed: the 64 that the kernel allows." in reached["text"]
+
+
+def test_the_environment_lists_the_first_gaps():
+    text = page(analyses.lossy()).text
+    assert "CPU 1: 530 records lost, 4213.000000000 to 4213.120000000 (120 ms)" in text
+    assert "CPU 6: 40 records lost, the trace does not say when" in text
 
 
 def test_lost_cpus_are_marked(pages):

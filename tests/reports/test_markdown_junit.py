@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from xml.etree import ElementTree
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from apftrace.analysis import LossSpan
 from apftrace.model.rules import CATALOGUE
 from apftrace_reports.registry import by_name
 
@@ -40,13 +42,35 @@ def test_markdown_tells_the_worst_with_raw_records():
     assert "- `refault-loop` needs `kvm_page_fault`" in text
 
 
+def test_markdown_folds_raw_records_but_the_first():
+    rows = [finding(number, "lost-wakeup") for number in range(3)]
+    text = markdown(analyses.analysis([], rows, excerpts={row["id"]: ("a  b", "c") for row in rows[:2]}))
+    assert re.findall("<details.*", text) == [
+        "<details open><summary>Raw records, 2 lines</summary>",
+        "<details><summary>Raw records, 2 lines</summary>",
+    ]
+    assert text.count("</summary>\n\n      a  b\n      c\n\n</details>\n") == 2
+
+
+def test_markdown_lists_the_gaps():
+    text = markdown(analyses.lossy())
+    assert "\n- gap: CPU 1: 530 records lost, 4213.000000000 to 4213.120000000 (120 ms)\n" in text
+    assert "more gap" not in text
+    gaps = tuple(LossSpan("host", 0, 1, n, n + 1) for n in range(9))
+    assert "\n- and 4 more gaps\n" in markdown(replace(analyses.single(), losses=gaps))
+
+
 @given(st.text(max_size=80))
 @settings(max_examples=40, deadline=None)
 def test_markdown_has_no_markup_of_the_trace(text):
     rendered = markdown(analyses.hostile(text))
     assert all(line.isprintable() for line in rendered.split("\n"))
     lines = [line for line in rendered.split("\n") if not line.startswith("      ")]
-    bare = [re.sub(r"(`+) ?.*? ?\1", "", re.sub(r"\\[^\w\s]", "", line)) for line in lines]
+    ours = r"</?details( open)?>|<summary>Raw records, \d+ lines?</summary>"
+    bare = [
+        re.sub(r"(`+) ?.*? ?\1", "", re.sub(r"\\[^\w\s]", "", re.sub(f"^({ours})+$", "", line)))
+        for line in lines
+    ]
     assert not [line for line in bare if re.search(r"[<>~$&\[\]]|://", line)]
 
 

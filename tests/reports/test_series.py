@@ -169,3 +169,66 @@ def test_ticks_stay_ticks():
 )
 def test_log_axes_have_round_ticks(low, high, ticks):
     assert log_ticks(low, high) == ticks
+
+
+def busy_lives(spans: list[tuple[int, int | None]]) -> pl.DataFrame:
+    rows = []
+    for number, (start, acked) in enumerate(spans):
+        row = life(START + start - 10, number << 12, phases=(1, 1, 8, None))
+        rows.append(row | {"accepted": START + start, "acked": None if acked is None else START + acked})
+    return analyses.analysis(rows, []).faults
+
+
+def busy(spans: list[tuple[int, int | None]], last: int) -> list[tuple[int, int, float]]:
+    shown = series.View(START, START, START + last, several=False, unit="ns")
+    return [
+        (start - START, stop - START, part)
+        for start, stop, part in series.slot_busy(busy_lives(spans), shown)
+    ]
+
+
+def test_a_slot_is_busy_from_the_delivery_to_the_ack():
+    assert busy([(100, 150), (300, 310)], 1_000) == [(100, 150, 1.0), (300, 310, 1.0)]
+
+
+def test_a_slot_without_an_ack_is_busy_to_the_next_delivery_or_the_end():
+    assert busy([(100, None), (300, None)], 1_000) == [(100, 300, 1.0), (300, 1_000, 1.0)]
+
+
+def test_lives_that_were_not_delivered_take_no_slot():
+    lives = [
+        life(START, 0x1000, kind="halt", phases=(1, 1, 1, None)),
+        life(START, 0x2000, phases=(1, 1, None)),
+    ]
+    faults = analyses.analysis(lives, []).faults
+    assert series.slot_busy(faults, series.View(START, START, START + 9, several=False, unit="ns")) == []
+
+
+def test_a_ready_stands_in_for_an_accept_that_was_not_traced():
+    row = life(START, 0x1000, phases=(100, 100, 100, 100, 100)) | {"accepted": None}
+    faults = analyses.analysis([row], []).faults
+    shown = series.View(START, START, START + 900, several=False, unit="ns")
+    assert series.slot_busy(faults, shown) == [(START + 300, START + 500, 1.0)]
+
+
+@pytest.mark.parametrize("step", [100, 333, 1_000])
+def test_many_busy_spans_keep_their_sum(step):
+    spans = [(at * step + 20, at * step + 20 + step // 4) for at in range(5_000)]
+    shares = busy(spans, 5_000 * step)
+    assert len(shares) <= 300
+    assert all(0 < part <= 1 for _, _, part in shares)
+    total = sum((stop - start) * part for start, stop, part in shares)
+    assert total == pytest.approx(sum(stop - start for start, stop in spans), rel=0.001)
+
+
+def test_a_busy_slice_is_where_the_slot_was_busy():
+    spans = [(at * 100, at * 100 + 90) for at in range(2_000)] + [
+        (at * 100, at * 100 + 1) for at in range(2_000, 4_000)
+    ]
+    shares = busy(spans, 400_000)
+    halves = [
+        [part for start, stop, part in shares if low <= start and stop <= high]
+        for low, high in ((2_000, 198_000), (202_000, 398_000))
+    ]
+    assert min(halves[0]) > 0.85
+    assert max(halves[1]) < 0.05

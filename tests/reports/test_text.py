@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from apftrace.analysis import LossSpan
 from apftrace_reports.catalogue import rule_words
 from apftrace_reports.escape import columns
 from apftrace_reports.registry import by_name
@@ -105,6 +106,83 @@ def test_only_the_worst_finding_shows_raw_records():
     text = render(analyses.rich())
     assert text.count("raw records:") == 1
     assert text.index("raw records:") < text.index("late-wakeup")
+
+
+def records(
+    number: int, text: str = "gva = 0xd92d000, gfn = 0xd92d and a good deal more than fits"
+) -> tuple[str, ...]:
+    return tuple(
+        f"CPU 1/KVM-3096 [000] 4211.0000{n:02d}000: kvm_try_async_get_page: {text}" for n in range(number)
+    )
+
+
+def raw(excerpt: tuple[str, ...], **more: object) -> list[str]:
+    """The lines of the excerpt of one finding, from its head on."""
+    row = finding(1, "token-zero", **more)
+    text = render(analyses.analysis([], [row], excerpts={row["id"]: excerpt}))
+    lines = text[text.index("    raw records") : text.index("\n  means ")].split("\n")
+    assert max(columns(line) for line in lines) <= 72
+    return lines
+
+
+def test_a_long_record_breaks_after_the_name_of_its_event():
+    assert raw(records(1)) == [
+        "    raw records:",
+        "    CPU 1/KVM-3096 [000] 4211.000000000: kvm_try_async_get_page:",
+        "        gva = 0xd92d000, gfn = 0xd92d and a good deal more than fits",
+    ]
+
+
+def test_a_record_that_fits_stays_whole():
+    assert raw(records(1, "gva 1"))[1:] == [
+        "    CPU 1/KVM-3096 [000] 4211.000000000: kvm_try_async_get_page: gva 1"
+    ]
+
+
+def test_a_long_excerpt_keeps_its_ends_and_counts_the_rest():
+    lines = raw(records(40, "gva 1"))
+    assert lines[0] == "    raw records, 19 of 40; the HTML report has all:"
+    assert len(lines) == 21
+    assert lines[11] == "      ... 21 more ..."
+    assert lines[1] == f"    {records(1, 'gva 1')[0]}"
+    assert lines[-1] == f"    {records(40, 'gva 1')[-1]}"
+
+
+def test_a_long_excerpt_keeps_the_records_of_the_evidence():
+    event = {"ts": START + 20_000, "cpu": 0, "tid": 1, "event": "kvm_try_async_get_page", "text": ""}
+    lines = raw(records(40, "gva 1"), evidence=[event])
+    assert f"    {records(40, 'gva 1')[20]}" in lines
+    assert len(lines) <= 21
+    assert sum(line.startswith("      ... ") for line in lines) == 2
+
+
+@pytest.mark.parametrize(("ts", "told"), [(START + 1_000, 0), (START + 77_000, 1)])
+def test_evidence_is_told_besides_an_excerpt_that_lacks_it(ts, told):
+    event = {"ts": ts, "cpu": 0, "tid": 1, "event": "kvm_async_pf_ready", "text": ""}
+    row = finding(1, "token-zero", evidence=[event])
+    text = render(analyses.analysis([], [row], excerpts={row["id"]: records(3)}))
+    assert text.count("    evidence:\n") == told
+    assert text.count("    raw records:\n") == 1
+
+
+def test_gaps_are_listed_in_the_environment():
+    text = render(analyses.lossy())
+    assert (
+        "  gap       CPU 3: 7 records lost, from the start to 4212.000000000\n"
+        "  gap       CPU 1: 530 records lost, 4213.000000000 to 4213.120000000\n"
+        "            (120 ms)\n"
+        "  gap       CPU 3: records lost, from 4221.000000000 to the end\n"
+        "  gap       CPU 6: 40 records lost, the trace does not say when\n"
+        "  protocol "
+    ) in text
+
+
+def test_many_gaps_are_counted():
+    gaps = tuple(LossSpan("host", 0, 1, START + n, START + n + 1) for n in range(9))
+    text = render(replace(analyses.single(), losses=gaps))
+    assert text.count("  gap       CPU 0: 1 record lost, ") == 5
+    assert "            ... and 4 more gaps\n" in text
+    assert "gap" not in render(analyses.single())
 
 
 @pytest.mark.parametrize(("severity", "shown"), [("error", 3), ("warning", 2), ("info", 1)])
