@@ -29,7 +29,7 @@ class JunitReport(Rendered):
         """Return the document as UTF-8."""
         from apftrace_reports.prepare import prepare
 
-        return ("\n".join(lines(prepare(analysis))) + "\n").encode()
+        return ("\n".join(lines(prepare(analysis, per_rule=_TOLD))) + "\n").encode()
 
 
 def lines(data: ReportData) -> list[str]:

@@ -31,7 +31,7 @@ class MarkdownReport(Rendered):
         """Return the report as UTF-8, the verdict as its heading."""
         from apftrace_reports.prepare import prepare
 
-        return ("\n".join(lines(prepare(analysis))) + "\n").encode()
+        return ("\n".join(lines(prepare(analysis, per_rule=PER_RULE))) + "\n").encode()
 
 
 def lines(data: ReportData) -> list[str]:

@@ -38,18 +38,24 @@ if TYPE_CHECKING:
     from apftrace.analysis import Analysis
 
 
-def prepare(analysis: Analysis, *, in_full: int = 200, slowest: int = 5) -> ReportData:
+_SUMMED = ("rule", "severity", "confidence", "ts", "machine", "vm", "vcpu")
+
+
+def prepare(
+    analysis: Analysis, *, in_full: int = 200, per_rule: int | None = None, slowest: int = 5
+) -> ReportData:
     """Collect what a report shows.
 
     Args:
         analysis: the finished analysis.
         in_full: how many findings to carry with their evidence, shared fairly among the rules.
+        per_rule: how many of one rule at most.
         slowest: how many of the slowest lives to list.
     """
     several = several_vms(analysis)
-    groups = finding_groups(analysis, in_full, several=several)
+    groups = finding_groups(analysis, in_full, per_rule, several=several)
     lives = slowest_lives(analysis.faults, slowest, several=several)
-    heard = {*analysis.findings["rule"].drop_nulls(), *(one.rule for one in analysis.not_run)}
+    heard = {*analysis.findings["rule"].drop_nulls().unique(), *(one.rule for one in analysis.not_run)}
     return ReportData(
         verdict=analysis.verdict,
         headline=visible(analysis.headline),
@@ -78,17 +84,27 @@ def prepare(analysis: Analysis, *, in_full: int = 200, slowest: int = 5) -> Repo
     )
 
 
-def finding_groups(analysis: Analysis, in_full: int, *, several: bool) -> tuple[Group, ...]:
-    """Group the findings per rule, the worst rule first, and carry ``in_full`` of them whole."""
+def finding_groups(
+    analysis: Analysis, in_full: int, per_rule: int | None, *, several: bool
+) -> tuple[Group, ...]:
+    """Group the findings per rule, the worst rule first, and carry ``in_full`` of them whole.
+
+    There may be very many: all but those are only counted, in polars, and their evidence is not touched.
+    """
     if analysis.findings.is_empty():
         return ()
-    frame = analysis.findings.with_columns(
-        pl.col("severity")
-        .replace_strict(dict(zip(SEVERITIES, range(3), strict=True)), default=3)
-        .alias("grade"),
-        pl.int_range(pl.len()).over("rule").alias("rank"),
-    ).with_row_index("at")
-    whole = frame.sort("rank", "at").head(in_full).sort("at")
+    frame = (
+        analysis.findings.select(_SUMMED)
+        .with_columns(
+            pl.col("severity")
+            .replace_strict(dict(zip(SEVERITIES, range(3), strict=True)), default=3)
+            .alias("grade"),
+            pl.int_range(pl.len()).over("rule").alias("rank"),
+        )
+        .with_row_index("at")
+    )
+    ranked = frame.select("rank", "at").filter(pl.col("rank") < (per_rule or in_full))
+    whole = analysis.findings[ranked.sort("rank", "at")["at"].head(in_full).sort()]
     summaries = (
         frame.group_by("rule")
         .agg(
@@ -197,11 +213,17 @@ def _latency(row: dict[str, Any], late_after: dict[str, int]) -> LatencyRow:
 
 def slowest_lives(faults: pl.DataFrame, number: int, *, several: bool) -> tuple[Life, ...]:
     """Return the lives with the longest total, the longest first."""
-    rows = (
-        faults.filter(pl.col("total").is_not_null())
+    # Only the columns that decide are put in order; there may be millions of lives.
+    order = (
+        faults.lazy()
+        .select("total", "not_present", "token")
+        .with_row_index("at")
+        .filter(pl.col("total").is_not_null())
         .sort("total", "not_present", "token", descending=[True, False, False])
         .head(number)
+        .collect()
     )
+    rows = faults[order["at"]]
     return tuple(
         Life(
             token=hexadecimal(row["token"]) or "?",

@@ -63,6 +63,11 @@ class View:
         """Return an instant as seconds since the origin; ticks stay ticks."""
         return round((ts - self.origin) / 1e9, 7) if self.unit == "ns" else ts - self.origin
 
+    def many(self, ts: pl.Series) -> pl.Series:
+        """Return what :meth:`at` does for each instant of a column."""
+        since = ts - self.origin
+        return (since / 1e9).round(7) if self.unit == "ns" else since
+
     def ends(self) -> tuple[int, int]:
         """Return the instants at the ends of the time axis, a little beyond the lives."""
         margin = max(1, (self.last - self.first) // 50)
@@ -198,12 +203,13 @@ def outstanding(faults: pl.DataFrame, view: View) -> Series:
         base = top + height
         name = _name(key, view)
         lanes.append(Lane(f"{name}, at most {_peak(step)}", top, height))
+        times = view.many(step["ts"])
         rows += [
-            {"at": view.at(ts), "open": number, "where": name, "y": base - number, "base": base}
-            for ts, number in step.iter_rows()
+            {"at": ts, "open": number, "where": name, "y": base - number, "base": base}
+            for ts, number in zip(times, step["open"], strict=True)
         ]
         busy += [
-            {"from": view.at(start), "to": view.at(stop), "share": share, "y": top, "base": base}
+            {"from": start, "to": stop, "share": share, "y": top, "base": base}
             for start, stop, share in slot_busy(mine, view)
         ]
         if height >= LIMIT:
@@ -211,8 +217,8 @@ def outstanding(faults: pl.DataFrame, view: View) -> Series:
     return Series(rows, note, tuple(lanes), {"busy": busy, "limit": limit})
 
 
-def slot_busy(lives: pl.DataFrame, view: View) -> list[tuple[int, int, float]]:
-    """Return when the page-ready slot of one vCPU was taken: start, stop, and which share of that time.
+def slot_busy(lives: pl.DataFrame, view: View) -> list[tuple[float, float, float]]:
+    """Return when, on the axis, the page-ready slot of one vCPU was taken: start, stop, which share of that.
 
     It is taken from the delivery of a ready until its ACK; without an ACK until the next delivery, which
     proves that it was free again, or else to the end. Many spans become shares of slices of time.
@@ -227,7 +233,9 @@ def slot_busy(lives: pl.DataFrame, view: View) -> list[tuple[int, int, float]]:
         .filter(pl.col("stop") > pl.col("start"))
     )
     if spans.height <= _SLICES:
-        return [(start, stop, 1.0) for start, stop in spans.iter_rows()]
+        return [
+            (*ends, 1.0) for ends in zip(view.many(spans["start"]), view.many(spans["stop"]), strict=True)
+        ]
     low, high = view.ends()
     width = (high - low) // _SLICES + 1
     edges = pl.Series([low + width * step for step in range(_SLICES + 1)])
@@ -237,9 +245,9 @@ def slot_busy(lives: pl.DataFrame, view: View) -> list[tuple[int, int, float]]:
     last = at.clip(lower_bound=0)
     busy = before.gather(last) - (spans["stop"].gather(last) - edges).clip(lower_bound=0)
     shares = busy.clip(lower_bound=0).diff().drop_nulls() / width
-    return [
-        (edge, edge + width, round(share, 4)) for edge, share in zip(edges, shares, strict=False) if share > 0
-    ]
+    times = view.many(edges)
+    slices = zip(times, times[1:], shares.round(4), strict=False)
+    return [(start, stop, share) for start, stop, share in slices if share > 0]
 
 
 def _peak(step: pl.DataFrame) -> int:

@@ -41,7 +41,7 @@ class TextReport(Rendered):
         """Return the report as UTF-8, the verdict on the first line."""
         from apftrace_reports.prepare import prepare
 
-        return ("\n".join(lines(prepare(analysis))) + "\n").encode()
+        return ("\n".join(lines(prepare(analysis, per_rule=max(PER_RULE.values())))) + "\n").encode()
 
 
 def lines(data: ReportData) -> list[str]:

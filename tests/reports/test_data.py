@@ -6,10 +6,13 @@ import polars as pl
 import pytest
 
 from apftrace.schema import ACCOUNTING, LATENCY
+from apftrace_reports import prepare as prepare_module
 from apftrace_reports.accounting import accounting_lines, broken_identities
 from apftrace_reports.data import whereabouts
 from apftrace_reports.environment import environment, ranges
+from apftrace_reports.html import IN_FULL
 from apftrace_reports.prepare import prepare
+from apftrace_reports.registry import by_name
 
 from . import analyses
 from .analyses import START, finding, life
@@ -46,6 +49,24 @@ def test_the_room_for_findings_is_shared_among_the_rules():
     assert (len(late.findings), late.hidden) == (16, 284)
     assert (len(info.findings), info.hidden) == (4, 0)
     assert [one.id for one in late.findings[:2]] == ["late-wakeup-0", "late-wakeup-1"]
+
+
+def test_a_rule_can_be_kept_to_a_few():
+    rows = [finding(n, "late-wakeup") for n in range(300)] + [
+        finding(n, "wake-all", "info") for n in range(4)
+    ]
+    late, info = prepare(analyses.analysis([], rows), per_rule=3).groups
+    assert [(len(one.findings), one.count) for one in (late, info)] == [(3, 300), (3, 4)]
+
+
+@pytest.mark.parametrize("name", ["text", "md", "junit", "html"])
+def test_findings_that_are_only_counted_are_not_turned_into_objects(name, monkeypatch):
+    rows = [finding(n, "late-wakeup") for n in range(2_000)]
+    made = []
+    true = prepare_module.Finding
+    monkeypatch.setattr(prepare_module, "Finding", lambda **facts: made.append(1) or true(**facts))
+    by_name(name).render(analyses.analysis([], rows))
+    assert len(made) == {"text": 3, "md": 3, "junit": 20, "html": IN_FULL}[name]
 
 
 def test_a_finding_carries_its_evidence_and_excerpt():

@@ -179,12 +179,9 @@ def busy_lives(spans: list[tuple[int, int | None]]) -> pl.DataFrame:
     return analyses.analysis(rows, []).faults
 
 
-def busy(spans: list[tuple[int, int | None]], last: int) -> list[tuple[int, int, float]]:
-    shown = series.View(START, START, START + last, several=False, unit="ns")
-    return [
-        (start - START, stop - START, part)
-        for start, stop, part in series.slot_busy(busy_lives(spans), shown)
-    ]
+def busy(spans: list[tuple[int, int | None]], last: int) -> list[tuple[float, float, float]]:
+    shown = series.View(START, START, START + last, several=False, unit="ticks")
+    return series.slot_busy(busy_lives(spans), shown)
 
 
 def test_a_slot_is_busy_from_the_delivery_to_the_ack():
@@ -208,7 +205,7 @@ def test_a_ready_stands_in_for_an_accept_that_was_not_traced():
     row = life(START, 0x1000, phases=(100, 100, 100, 100, 100)) | {"accepted": None}
     faults = analyses.analysis([row], []).faults
     shown = series.View(START, START, START + 900, several=False, unit="ns")
-    assert series.slot_busy(faults, shown) == [(START + 300, START + 500, 1.0)]
+    assert series.slot_busy(faults, shown) == [(3e-7, 5e-7, 1.0)]
 
 
 @pytest.mark.parametrize("step", [100, 333, 1_000])
@@ -232,3 +229,10 @@ def test_a_busy_slice_is_where_the_slot_was_busy():
     ]
     assert min(halves[0]) > 0.85
     assert max(halves[1]) < 0.05
+
+
+@pytest.mark.parametrize("unit", ["ns", "ticks"])
+def test_a_column_of_instants_is_placed_as_each_of_them(unit):
+    shown = series.View(START, START, START + 9, several=False, unit=unit)
+    instants = [START - 5, START, START + 1_234_567_890, START + 10**15]
+    assert list(shown.many(pl.Series(instants))) == [shown.at(one) for one in instants]
