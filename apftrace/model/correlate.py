@@ -149,7 +149,7 @@ def _with_delivery(
     ack_rows = delivery.acks(rec)
     rows = lives.with_told(rec, rows)
     rows = rows.with_columns(lives.kind(rec, pl.lit(None, pl.Int64)).alias("kind_hint"))
-    delivered = delivery.deliveries(rec, paired, rows)
+    delivered = delivery.without_repeats(delivery.deliveries(rec, paired, rows), ack_rows)
     delivered, matched = delivery.with_ack(delivered, ack_rows)
     delivered = delivery.imply_from_acks(delivered, matched)
     delivered = delivery.with_virq(rec, delivered)

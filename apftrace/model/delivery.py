@@ -55,6 +55,8 @@ def acks(rec: Recording) -> pl.DataFrame:
             pl.when(exit_ts >= rec.first_ns).then(exit_ts).alias("acked"),
             *reading(tp.MSR, "ack"),
         )
+        # One exit carries one write: a second row of it, before any entry, is the same record kept twice.
+        .filter(pl.struct("tid", "ack_entries", pl.coalesce("acked", "ts")).is_first_distinct())
     )
 
 
@@ -104,7 +106,14 @@ def deliveries(rec: Recording, paired: pl.DataFrame, lives: pl.DataFrame) -> pl.
         # After a halt-form ready the next event may be any interrupt's accept; a strange vector is the
         # page-ready one only where a delivery was due and nothing else ever uses that vector.
         strange = due & ((pl.col("vec") < FIRST_EXTERNAL) | ~pl.col("vec").is_in(list(rec.seen_vectors)))
-        traced = traced.filter(pl.col("vec").is_in(list(known)) | strange)
+        right = (pl.col("vec").is_in(list(known)) | strange).fill_null(value=False)
+        # A guest that was told gets the vector too (R9): without the accept, that record is what is missing.
+        takes = took.filter(pl.col("vec").is_in(list(known)))["tid"].unique()
+        expected = due & ~pl.col("broadcast") & pl.col("tid").is_in(takes.implode())
+        taken_back = ["accepted", "vec", *(c for c in traced.columns if c.startswith("acc_"))]
+        traced = traced.filter(right | expected).with_columns(
+            pl.when(right).then(pl.col(c)).alias(c) for c in taken_back
+        )
     else:
         traced = traced.filter(due)
     columns = ["seq", "tid", "start", "token", "life", "broadcast", "implied", "doubted", "vec", "accepted"]
@@ -135,6 +144,29 @@ def deliveries(rec: Recording, paired: pl.DataFrame, lives: pl.DataFrame) -> pl.
         pl.lit(None, pl.Int64).alias("doubted"),
     )
     return pl.concat([traced.select(*columns, *readings), implied.select(*columns, *readings)]).sort("seq")
+
+
+def without_repeats(delivered: pl.DataFrame, ack_rows: pl.DataFrame) -> pl.DataFrame:
+    """Drop the implied deliveries that find the slot still full: the same accept, recorded twice.
+
+    A second delivery before the first one's ACK cannot be (R11). Where no ACK was traced at all, nothing
+    can be told apart and all stay.
+    """
+    if not ack_rows.height or not delivered["implied"].count():
+        return delivered
+    instant = pl.coalesce("acked", "ts").alias("start")
+    last_ack = delivered.select("seq", "tid", "start").sort("start").join_asof(
+        ack_rows.select("tid", instant).with_columns(pl.col("start").alias("ack_before")).sort("start"),
+        on="start",
+        by="tid",
+        strategy="backward",
+        check_sortedness=False,
+    )  # fmt: skip
+    found = delivered.join(last_ack.select("seq", "ack_before"), on="seq", how="left", maintain_order="left")
+    before = pl.col("start").shift(1).over("tid")
+    full = pl.col("implied").is_not_null() & pl.col("doubted").is_null() & before.is_not_null()
+    emptied = (pl.col("ack_before") > before).fill_null(value=False)
+    return found.filter(~(full & ~emptied)).drop("ack_before")
 
 
 def with_ack(delivered: pl.DataFrame, ack_rows: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:

@@ -22,7 +22,15 @@ from typing import TYPE_CHECKING
 
 import apftrace
 
-from . import mutate_end, mutate_gap, mutate_late, mutate_legal, mutate_lost, mutate_token  # noqa: F401 - they register
+from . import (  # noqa: F401 - they register
+    mutate_end,
+    mutate_gap,
+    mutate_late,
+    mutate_legal,
+    mutate_lost,
+    mutate_token,
+    mutate_twice,
+)
 from .edit import MUTATORS, Edit, Expectation, NotHere
 from .judge import Judgement, Said, judge
 from .lives import Lives

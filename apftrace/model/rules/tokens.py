@@ -19,8 +19,10 @@ if TYPE_CHECKING:
 def _token_reuse(case: Case) -> Iterable[Finding]:
     if not (case.lives["use"] > 1).any():
         return
-    columns = ("life", "tid", "token", "use", "not_present", "ended", "cleared")
-    uses = case.lives.select(columns).sort("tid", "token", "life")
+    # A later life of the page ends the earlier one only if its token was free by then.
+    answered = pl.coalesce("ready", "implied_ts").alias("ended")
+    uses = case.lives.select("life", "tid", "token", "use", "not_present", answered, "cleared")
+    uses = uses.sort("tid", "token", "life")
     uses = uses.with_columns(
         pl.when(pl.col("use") > 1).then(pl.col(c).shift(1)).alias(f"before_{c}")
         for c in ("life", "not_present", "ended", "cleared")
