@@ -136,6 +136,19 @@ class TestMissingAck:
         calm(story, start=LATER + 3 * S)
         assert rules(analyse(story)) == {"wake-all"}
 
+    @pytest.mark.parametrize("injected", [True, False])
+    def test_quiet_for_a_broadcast_that_is_not_acked_yet(self, injected: bool) -> None:
+        story = Story()
+        calm(story)
+        tid = story.tid(0)
+        story.event(LATER, "kvm_async_pf_ready", tid, 0, token=0xFFFFFFFF, gva=0)
+        story.event(LATER + 100, "kvm_apic_accept_irq", tid, 0, apicid=0, vec=0xF3)
+        if injected:
+            story.event(LATER + 200, "kvm_inj_virq", tid, 0, vector=0xF3)
+        for n in range(40):
+            story.interrupt(at=LATER + (n + 1) * 5 * MS)
+        assert rules(analyse(story)) == {"wake-all"}
+
     def test_undecided_when_records_were_lost_since(self) -> None:
         story = histories.missing_ack().lost(at=LATER + 52 * MS, cpu=0)
         analysis = analyse(story)
