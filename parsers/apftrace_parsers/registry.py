@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from apftrace.errors import TraceFormatError, TraceUnsupported
+from apftrace_parsers.ftracetext import FtraceTextParser
 from apftrace_parsers.tracedat import TraceDatParser
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 ENTRY_POINTS = "apftrace.parsers"
 SNIFF_BYTES = 512
-BUILTIN: tuple[Parser, ...] = (TraceDatParser(),)
+BUILTIN: tuple[Parser, ...] = (TraceDatParser(), FtraceTextParser())
 """Parsers that come along, in order of priority."""
 
 _PACKED = {

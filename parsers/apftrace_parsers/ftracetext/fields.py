@@ -1,0 +1,268 @@
+"""Numbers out of the texts of events.
+
+Most tracepoints print ``name value``, ``name=value`` or ``name = value``, and that is read without knowing
+them. FORMS holds the others: a pattern per way in which a text was ever printed, with the field's own name
+for each group. Texts are those of ``arch/x86/kvm/trace.h`` and ``include/trace/events/{kvm,sched,signal,ras,
+workqueue}.h``, and of the plugins of libtraceevent, which trace-cmd report prints instead where it has one.
+Comms may hold any bytes, even those of a field: patterns are anchored beyond them, and bounded.
+"""
+
+from __future__ import annotations
+
+import re
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+MASK = (1 << 64) - 1
+PAIR = re.compile(rb"(?<!\w)([A-Za-z_]\w*)(?:=| = | )(-?0x[\da-f]{1,16}|-?\d{1,20})(?!\w)")
+HEX_PAIR = re.compile(rb"(?<!\w)([A-Za-z_]\w*)=([\da-f]{1,16})(?!\w)")
+BARE_HEX = frozenset({"ecx", "cr", "apicid"})
+"""Fields whose print fmt says %x without 0x before it."""
+SYMBOLS = frozenset({"function"})
+"""Fields printed as a symbol: a number made of its name stands for it, and is only good to compare."""
+UNSIGNED = frozenset(
+    {"address", "data", "error_code", "fault_address", "function", "gfn", "gva"}
+    | {"info1", "info2", "pfn", "rip", "token", "val", "work"}
+)
+"""Fields that are addresses or bit patterns of 64 bits."""
+
+Decoder = Callable[[bytes], "list[int | None]"]
+"""Makes of a text the values of some fields, null where it shows none."""
+
+
+@dataclass(frozen=True)
+class Form:
+    """One way in which an event's text is printed.
+
+    Attributes:
+        pattern: of the start of the text; a group per field, under the field's name.
+        readers: what makes a number of a group, or the number itself; other groups are plain numbers.
+    """
+
+    pattern: re.Pattern[bytes]
+    readers: Mapping[str, Callable[[bytes], int] | int] = field(default_factory=dict)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Fields that it gives."""
+        return (*self.pattern.groupindex, *(n for n, r in self.readers.items() if isinstance(r, int)))
+
+    def read(self, match: re.Match[bytes], name: str) -> int:
+        """Return a field of a text that matched; absent groups are 0."""
+        reader = self.readers.get(name, number)
+        if isinstance(reader, int):
+            return reader
+        value = match[name]
+        return reader(value) if value is not None else 0
+
+
+def number(text: bytes) -> int:
+    """Return the number that a text shows, decimal or with 0x, as a signed value of 64 bits."""
+    return signed(int(text, 16 if b"x" in text else 10))
+
+
+def bare_hex(text: bytes) -> int:
+    """Return the number that a text shows, always hexadecimal, as a signed value of 64 bits."""
+    return signed(int(text, 16))
+
+
+def signed(value: int) -> int:
+    """Return a value of 64 bits with its highest bit as sign."""
+    value &= MASK
+    return value - (1 << 64) if value >> 63 else value
+
+
+def _negative(text: bytes) -> int:
+    return -int(text)
+
+
+def _true(text: bytes) -> int:
+    return 1
+
+
+def _is_write(text: bytes) -> int:
+    return int(text == b"write")
+
+
+def _is_entering(text: bytes) -> int:
+    return int(text == b"entering")
+
+
+@lru_cache(4096)
+def symbol(text: bytes) -> int:
+    """Return a number for a symbol; a plain address stays itself."""
+    if text.startswith(b"0x"):
+        return number(text) if re.fullmatch(rb"0x[\da-f]{1,16}", text) else 0
+    return zlib.crc32(text.partition(b"+")[0]) | 1 << 62
+
+
+# TASK_REPORT of include/linux/sched.h in the letters of sched_switch; + is TASK_REPORT_MAX: preempted.
+# K and W are from before 4.14, when a state could have several letters.
+_STATES = {"S": 1, "D": 2, "T": 4, "t": 8, "X": 0x10, "Z": 0x20, "P": 0x40, "I": 0x80, "K": 0x80, "W": 0x80}
+_KERNEL_STATES = {ord(c): bit for c, bit in _STATES.items()} | {ord("+"): 0x100}
+# write_state() of libtraceevent's plugin_sched_switch.c names the bits "SDTtZXxW"; above them it shows none.
+_PLUGIN_STATES = {ord(c): 1 << bit for bit, c in enumerate("SDTtZXxW")}
+
+
+@lru_cache(256)
+def _kernel_state(text: bytes) -> int:
+    return sum({_KERNEL_STATES.get(c, 0) for c in text})
+
+
+@lru_cache(256)
+def _plugin_state(text: bytes) -> int:
+    return sum({_PLUGIN_STATES.get(c, 0) for c in text})
+
+
+# SVM_EXIT_HLT and EXIT_REASON_HLT: the only reason that anything here asks for.
+_HLT = {b"hlt": 0x78, b"EXIT_HLT": 0x78, b"HLT": 12}
+_VECTORS = dict(
+    zip(
+        b"#DE #DB #NMI #BP #OF #BR #UD #NM #DF #TS #NP #SS #GP #PF #MF #AC #MC #XM".split(),
+        (0, 1, 2, 3, 4, 5, 6, 7, 8, 10, 11, 12, 13, 14, 16, 17, 18, 19),
+        strict=True,
+    )
+)
+_RESULTS = {b"Ignored": 0, b"Failed": 1, b"Delayed": 2, b"Recovered": 3}
+
+
+def _form(pattern: bytes, **readers: Callable[[bytes], int] | int) -> Form:
+    return Form(re.compile(pattern.replace(b"COMM", rb"[^\n]{0,64}").replace(b"INT", rb"-?\d{1,9}")), readers)
+
+
+_ACCEPT = (_form(rb"apicid (?P<apicid>[\da-f]{1,8}) vec (?P<vec>\d{1,3})", apicid=bare_hex),)
+_WAKE = (
+    _form(rb"comm=COMM pid=(?P<pid>INT) prio=INT (?:success=\d+ )?target_cpu=\d+$"),
+    _form(rb"COMM:(?P<pid>INT) \[INT\](?: success=\d+)?(?: CPU:\d+)?$"),
+)
+_WORK = (
+    _form(
+        rb"work struct[= ](?:0x)?(?P<work>[\da-f]{1,16})(?!\w)(?::? function[= ](?P<function>\S{1,256}))?",
+        work=bare_hex,
+        function=symbol,
+    ),
+)
+
+FORMS: dict[str, tuple[Form, ...]] = {
+    "kvm_entry": (_form(rb"vcpu (?P<vcpu_id>\d{1,9}),? rip (?P<rip>0x[\da-f]{1,16})"),),
+    "kvm_exit": (
+        _form(
+            rb"(?:vcpu (?P<vcpu_id>\d{1,9}) )?reason (?P<exit_reason>\S{1,64})",
+            exit_reason=lambda name: _HLT.get(name, -1),
+        ),
+    ),
+    "kvm_msr": (
+        _form(
+            rb"msr_(?P<write>read|write) (?P<ecx>[\da-f]{1,8}) = (?P<data>0x[\da-f]{1,16}|0)",
+            write=_is_write,
+            ecx=bare_hex,
+        ),
+    ),
+    "kvm_inj_exception": (
+        _form(
+            rb"(?P<exception>#[A-Z]{2,3})(?: \((?P<error_code>0x[\da-f]{1,8}|\d{1,10})\))?"
+            rb"(?P<reinjected> \[reinjected\])?",
+            exception=lambda name: _VECTORS.get(name, -1),
+            reinjected=_true,
+        ),
+    ),
+    "kvm_apic_accept_irq": _ACCEPT,
+    "kvm_apicv_accept_irq": _ACCEPT,
+    "kvm_inj_virq": (_form(rb"IRQ (?P<vector>0x[\da-f]{1,8})"),),
+    "kvm_page_fault": (
+        _form(
+            rb"(?:vcpu (?P<vcpu_id>\d{1,9}) rip \S{1,18} )?"
+            rb"address (?:0x)?(?P<fault_address>[\da-f]{1,16}) error_code (?:0x)?(?P<error_code>[\da-f]{1,16})",
+            fault_address=bare_hex,
+            error_code=bare_hex,
+        ),
+    ),
+    "kvm_userspace_exit": (
+        _form(rb"reason (?:restart|error) \((?P<errno>\d{1,9})\)", errno=_negative, reason=0),
+        _form(rb"reason \S{1,64} \((?P<reason>-?\d{1,9})\)", errno=0),
+    ),
+    "kvm_smm_transition": (
+        _form(rb"vcpu (?P<vcpu_id>\d{1,9}): (?P<entering>\w+) SMM", entering=_is_entering),
+    ),
+    "kvm_cr": (
+        _form(
+            rb"cr_(?P<rw>read|write) (?P<cr>[\da-f]{1,8}) = (?P<val>0x[\da-f]{1,16}|0)",
+            rw=_is_write,
+            cr=bare_hex,
+        ),
+    ),
+    "sched_switch": (
+        _form(
+            rb"prev_comm=COMM prev_pid=(?P<prev_pid>INT) prev_prio=INT prev_state=(?P<prev_state>[^\s\d]{1,16})"
+            rb" ==> next_comm=COMM next_pid=(?P<next_pid>INT) next_prio=INT",
+            prev_state=_kernel_state,
+        ),
+        _form(
+            rb"COMM:(?P<prev_pid>INT) \[INT\] (?P<prev_state>[^\s\d]{1,16}) ==> COMM:(?P<next_pid>INT) \[INT\]",
+            prev_state=_plugin_state,
+        ),
+        _form(
+            rb"prev_comm=COMM prev_pid=(?P<prev_pid>INT) prev_prio=INT prev_state=(?P<prev_state>\d{1,9})"
+            rb" next_comm=COMM next_pid=(?P<next_pid>INT) next_prio=INT"
+        ),
+    ),
+    "sched_waking": _WAKE,
+    "sched_wakeup": _WAKE,
+    "sched_process_exit": (_form(rb"comm=COMM pid=(?P<pid>INT) prio=INT"),),
+    "workqueue_queue_work": _WORK,
+    "workqueue_activate_work": _WORK,
+    "workqueue_execute_start": _WORK,
+    "workqueue_execute_end": _WORK,
+    "signal_generate": (
+        _form(rb"sig=(?P<sig>INT) errno=INT code=(?P<code>INT) comm=COMM pid=(?P<pid>INT) grp=\d+ res=\d+"),
+    ),
+    "memory_failure_event": (
+        _form(
+            rb"pfn (?P<pfn>0x[\da-f]{1,16}|0): recovery action for [^:\n]{1,64}: (?P<result>\w{1,16})",
+            result=lambda name: _RESULTS.get(name, -1),
+        ),
+    ),
+}
+
+
+def pairs(text: bytes) -> dict[str, bytes]:
+    """Return the names of a text that a number follows, each with its first number."""
+    found: dict[str, bytes] = {}
+    for name, value in PAIR.findall(text):
+        found.setdefault(name.decode("ascii"), value)
+    for name, value in HEX_PAIR.findall(text):
+        if name.decode("ascii") in BARE_HEX:
+            found[name.decode("ascii")] = b"0x" + value
+    return found
+
+
+def fields_of(event: str, text: bytes) -> dict[str, bool]:
+    """Return the fields that a text of an event shows, each with whether it is unsigned."""
+    for form in FORMS.get(event, ()):
+        if form.pattern.match(text):
+            return {name: name in UNSIGNED for name in form.names}
+    return {
+        name: (value.startswith(b"0x") or name in UNSIGNED) and not value.startswith(b"-")
+        for name, value in pairs(text).items()
+    }
+
+
+def decoder(event: str, names: tuple[str | None, ...]) -> Decoder:
+    """Return what makes of a text of an event the values of these fields, null where it shows none."""
+    forms = [(form.pattern.match, form, set(form.names)) for form in FORMS.get(event, ())]
+
+    def decode(text: bytes) -> list[int | None]:
+        for match, form, known in forms:
+            found = match(text)
+            if found:
+                return [form.read(found, name) if name in known else None for name in names]
+        shown = pairs(text)
+        return [number(shown[name]) if name in shown else None for name in names]
+
+    return decode

@@ -1,0 +1,214 @@
+"""The second pass: rows of the wanted events, as a merged stream or as typed tables."""
+
+from __future__ import annotations
+
+import heapq
+import re
+from bisect import bisect_right
+from collections import Counter
+from dataclasses import dataclass
+from itertools import compress
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from apftrace_parsers.base import MISSED
+from apftrace_parsers.eventformat import LEADING
+from apftrace_parsers.ftracetext.fields import MASK, decoder
+from apftrace_parsers.ftracetext.lines import Columns, whole_lines
+from apftrace_parsers.ftracetext.survey import event_key, event_name
+from apftrace_parsers.importlog import ImportLog
+from apftrace_parsers.stream import BATCH_ROWS, SCHEMA
+
+if TYPE_CHECKING:
+    from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+
+    from apftrace_parsers.base import EventFormat, PassResult, Resolved
+    from apftrace_parsers.ftracetext.fields import Decoder
+    from apftrace_parsers.ftracetext.survey import Survey
+    from apftrace_parsers.ftracetext.text import Text
+
+SPARSE = 8
+"""When less than one record in so many is wanted, its lines are searched for before they are read."""
+LEAST = -(1 << 63)
+Row = tuple[int, int, int, int, int, int, int]
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """A span of time, both ends inclusive; null is open."""
+
+    start: int | None
+    end: int | None
+
+    @property
+    def is_open(self) -> bool:
+        """Say whether both ends are open."""
+        return self.start is None and self.end is None
+
+    def holds(self, stamp: int) -> bool:
+        """Say whether an instant lies within."""
+        return (self.start is None or self.start <= stamp) and (self.end is None or stamp <= self.end)
+
+    def touches(self, span: tuple[int, int]) -> bool:
+        """Say whether a span overlaps this one."""
+        return (self.start is None or self.start <= span[1]) and (self.end is None or span[0] <= self.end)
+
+
+def streamed(
+    text: Text, found: Survey, wanted: Sequence[Resolved | None], bounds: Bounds, result: PassResult
+) -> Iterator[pa.RecordBatch]:
+    """Yield the rows of a narrow stream in time order."""
+    batches = _narrow(text, found, wanted, bounds, result)
+    if found.is_sorted:
+        yield from batches
+        return
+    # Out of order in the text: all rows at once, gaps before the records at their instant.
+    gaps = _batch(_gaps(found, bounds))
+    table = pa.Table.from_batches([gaps, *batches], SCHEMA)
+    order = pc.sort_indices(table, [("ts", "ascending")])
+    yield from table.take(order).combine_chunks().to_batches(BATCH_ROWS)
+
+
+def _narrow(
+    text: Text, found: Survey, wanted: Sequence[Resolved | None], bounds: Bounds, result: PassResult
+) -> Iterator[pa.RecordBatch]:
+    plans: dict[bytes, list[tuple[int, Decoder]]] = {}
+    for pick, resolved in enumerate(wanted):
+        if resolved:
+            plan = (pick, decoder(resolved.event, resolved.fields))
+            plans.setdefault(event_key(resolved.event), []).append(plan)
+    owners = found.owners()
+    gaps = _gaps(found, bounds) if found.is_sorted else []
+    for columns in _blocks(text, found, plans, bounds, result):
+        rows: list[Row] = []
+        for task, tid, _, cpu, ts, event, shown in zip(*columns, strict=True):
+            if event not in plans or (owners and found.instance_of(task) != owners[event]):
+                continue
+            for pick, decode in plans[event]:
+                a, b, c = decode(shown)
+                rows.append((ts, int(cpu), int(tid), pick, a or 0, b or 0, c or 0))
+        if gaps:
+            rows, gaps = _with_gaps(rows, gaps, columns.stamps[-1])
+        if rows:
+            yield _batch(rows)
+    if gaps:
+        yield _batch(gaps)
+
+
+def tabulated(
+    text: Text, found: Survey, chosen: Mapping[str, EventFormat], bounds: Bounds, result: PassResult
+) -> Iterator[tuple[EventFormat, pa.RecordBatch]]:
+    """Yield the records of the chosen events as typed batches, block by block."""
+    plans = {}
+    for name, form in chosen.items():
+        own = form.schema.names[len(LEADING) : -1]
+        plans[event_key(name)] = (form, decoder(name, tuple(found.shown_name(name, n) for n in own)))
+    for columns in _blocks(text, found, plans, bounds, result):
+        places: dict[bytes, list[int]] = {}
+        for i, event in enumerate(columns.events):
+            if event in plans:
+                places.setdefault(event, []).append(i)
+        for event, rows in places.items():
+            form, decode = plans[event]
+            yield form, _typed(form, decode, found, columns, rows)
+
+
+def _typed(
+    form: EventFormat, decode: Decoder, found: Survey, columns: Columns, rows: Sequence[int]
+) -> pa.RecordBatch:
+    texts = [columns.texts[i].rstrip() for i in rows]
+    arrays = [
+        pa.array([columns.stamps[i] for i in rows], pa.int64()),
+        pa.array([int(columns.cpus[i]) for i in rows], pa.int32()),
+        pa.array([int(columns.tids[i]) for i in rows], pa.int32()),
+        pa.array([found.instance_of(columns.tasks[i]) for i in rows], pa.string()),
+    ]
+    fields = list(form.schema)[len(LEADING) : -1]
+    values = zip(*map(decode, texts), strict=True) if fields else ()
+    for field, column in zip(fields, values, strict=True):
+        mask = MASK if field.type == pa.uint64() else -1
+        arrays.append(pa.array([None if value is None else value & mask for value in column], field.type))
+    arrays.append(pa.array([text.decode("utf-8", "replace") for text in texts], pa.string()))
+    return pa.RecordBatch.from_arrays(arrays, schema=form.schema)
+
+
+def _blocks(
+    text: Text, found: Survey, wanted: Container[bytes], bounds: Bounds, result: PassResult
+) -> Iterator[Columns]:
+    # The records of each block that matters; all of its records unless few of them are wanted.
+    counts = found.events()
+    hits = {name: n for name, n in counts.items() if event_key(name) in wanted}
+    few = bounds.is_open and sum(hits.values()) * SPARSE < found.records
+    search = _searcher(hits) if few else None
+    # Damage was noted by the first pass.
+    log = ImportLog()
+    seen: Counter[bytes] = Counter()
+    for block, span in zip(whole_lines(text.pieces(log)), found.spans, strict=False):
+        if span is None or not bounds.touches(span):
+            continue
+        columns = found.grammar.columns(_hit_lines(block, search) if search else block)
+        if columns and not bounds.is_open:
+            columns = _within(columns, bounds, result)
+            seen.update(columns.events if columns else ())
+        if columns:
+            yield columns
+    for event, n in seen.items():
+        name = event_name(event)
+        result.counts[name] = result.counts.get(name, 0) + n
+
+
+def _searcher(names: Iterable[str]) -> re.Pattern[bytes]:
+    alternatives = b"|".join(re.escape(event_key(name)) for name in names)
+    return re.compile(rb" (?:" + alternatives + rb"):(?=\s)")
+
+
+def _hit_lines(block: bytes, search: re.Pattern[bytes]) -> bytes:
+    lines, end = [], 0
+    while found := search.search(block, end):
+        start = block.rfind(b"\n", end, found.start()) + 1 or end
+        end = block.index(b"\n", found.end() - 1) + 1
+        lines.append(block[start:end])
+    return b"".join(lines)
+
+
+def _within(columns: Columns, bounds: Bounds, result: PassResult) -> Columns | None:
+    kept = [bounds.holds(stamp) for stamp in columns.stamps]
+    if not all(kept):
+        columns = Columns._make(tuple(compress(column, kept)) for column in columns)
+    for cpu_text, stamp in zip(columns.cpus, columns.stamps, strict=True):
+        cpu = int(cpu_text)
+        result.cpu_first_ns[cpu] = min(result.cpu_first_ns.get(cpu, stamp), stamp)
+        result.cpu_last_ns[cpu] = max(result.cpu_last_ns.get(cpu, stamp), stamp)
+    return columns if columns.stamps else None
+
+
+def _gaps(found: Survey, bounds: Bounds) -> list[Row]:
+    return [
+        (
+            loss.before_ns,
+            loss.cpu,
+            0,
+            MISSED,
+            -1 if loss.count is None else loss.count,
+            LEAST if loss.after_ns is None else loss.after_ns,
+            0,
+        )
+        for loss in found.losses
+        if loss.before_ns is not None and bounds.holds(loss.before_ns)
+    ]
+
+
+def _with_gaps(rows: list[Row], gaps: list[Row], last: int) -> tuple[list[Row], list[Row]]:
+    # Gaps up to an instant, put before the rows of the instant after them; and the gaps that are left.
+    due = bisect_right(gaps, last, key=lambda gap: gap[0])
+    if due:
+        rows = list(heapq.merge(gaps[:due], rows, key=lambda row: row[0]))
+    return rows, gaps[due:]
+
+
+def _batch(rows: Sequence[Row]) -> pa.RecordBatch:
+    columns = zip(*rows, strict=True) if rows else ((),) * len(SCHEMA)
+    arrays = [pa.array(column, field.type) for column, field in zip(columns, SCHEMA, strict=True)]
+    return pa.RecordBatch.from_arrays(arrays, schema=SCHEMA)

@@ -1,0 +1,210 @@
+"""ftrace text as a source of Arrow data."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import replace
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from apftrace.errors import TraceUnsupported
+from apftrace_parsers.base import EventFormat, Loss, PassResult, Pick, Resolved, SourceInfo
+from apftrace_parsers.eventformat import LEADING
+from apftrace_parsers.ftracetext.fields import SYMBOLS
+from apftrace_parsers.ftracetext.rows import Bounds, streamed, tabulated
+from apftrace_parsers.ftracetext.survey import survey
+from apftrace_parsers.ftracetext.text import GzipText
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from apftrace_parsers.ftracetext.text import Text
+
+MAX_STREAM_FIELDS = 3
+_SYSTEM = re.compile(r"kvm|sched|workqueue|signal|block|irq|timer|exceptions|mmap_lock")
+_SYSTEMS = {"memory_failure_event": "ras", "function": "ftrace"}
+
+
+class TextSource:
+    """An opened text; a `base.Source`.
+
+    It is read through once when it is opened: only its records tell which events it holds, and of which
+    fields. A tracepoint that was on and never hit is therefore unknown.
+
+    Args:
+        info: facts from elsewhere; the text adds its own.
+        text: the bytes.
+
+    Raises:
+        TraceUnsupported: no line is a record, or the text is of several machines.
+    """
+
+    def __init__(self, info: SourceInfo, text: Text) -> None:
+        self._text = text
+        self._survey = found = survey(text)
+        if found.header_cpus > 1:
+            raise TraceUnsupported(
+                info.path,
+                "text of several trace files in one, of several machines perhaps; open them one by one",
+            )
+        if not found.records and found.notes:
+            raise TraceUnsupported(
+                info.path, f"text of which no line is an ftrace record with its event; {found.notes[0]}"
+            )
+        self._counts = found.events()
+        self._info = replace(
+            info,
+            clock_unit="ns" if found.grammar.has_unit else "ticks",
+            cpus=max(info.cpus, found.cpus),
+            kernel=info.kernel or found.kernel,
+            instances=tuple(dict.fromkeys(["", *found.instances.values()])),
+            comms=info.comms | found.comms,
+            tgids=info.tgids | found.tgids,
+            options=info.options | ({"tracer": found.tracer} if found.tracer else {}),
+        )
+
+    @property
+    def info(self) -> SourceInfo:
+        """Facts from the whole text."""
+        return self._info
+
+    def formats(self) -> tuple[EventFormat, ...]:
+        """Return every event that occurs; ids only tell them apart."""
+        return tuple(self._format(event, i) for i, event in enumerate(self._counts))
+
+    def resolve(self, picks: Sequence[Pick]) -> tuple[Resolved | None, ...]:
+        """Return per pick the event that occurs, and which of its fields the texts show."""
+        return tuple(map(self._resolve, picks))
+
+    def stream(
+        self,
+        picks: Sequence[Pick],
+        result: PassResult,
+        *,
+        start_ns: int | None = None,
+        end_ns: int | None = None,
+    ) -> Iterator[pa.RecordBatch]:
+        """Yield narrow batches in time order, see `base.Source`; equal stamps keep the order of the text.
+
+        Records of several instances are merged only event by event: of each event the instance that holds
+        most of it, since the same hit stands in each.
+        """
+        bounds = Bounds(start_ns, end_ns)
+        wanted = self.resolve(picks)
+        yield from streamed(self._text, self._survey, wanted, bounds, result)
+        self._finish(bounds, result)
+
+    def tables(
+        self,
+        events: Sequence[str],
+        result: PassResult,
+        *,
+        start_ns: int | None = None,
+        end_ns: int | None = None,
+    ) -> Iterator[tuple[EventFormat, pa.RecordBatch]]:
+        """Yield typed batches of the named events, in the order of the text; column ``text`` is all of it.
+
+        Raises:
+            KeyError: a name without wildcard that does not occur.
+        """
+        formats = self.formats()
+        chosen: dict[str, EventFormat] = {}
+        for pattern in events:
+            hits = [f for f in formats if _selects(pattern, f)]
+            if not hits and not any(c in pattern for c in "*?["):
+                raise KeyError(pattern)
+            chosen |= {f.name: f for f in hits}
+        return self._tables(chosen, result, Bounds(start_ns, end_ns))
+
+    def close(self) -> None:
+        """Release what the source holds; here nothing."""
+
+    def _tables(
+        self, chosen: dict[str, EventFormat], result: PassResult, bounds: Bounds
+    ) -> Iterator[tuple[EventFormat, pa.RecordBatch]]:
+        yield from tabulated(self._text, self._survey, chosen, bounds, result)
+        self._finish(bounds, result)
+
+    def _resolve(self, pick: Pick) -> Resolved | None:
+        event = next((n for n in (e.rpartition(":")[2] for e in pick.events) if n in self._counts), None)
+        if event is None:
+            return None
+        shown = self._survey.fields.get(event, {})
+        fields = [next((n for n in names if n in shown), None) for names in pick.fields]
+        return Resolved(event, (*fields, *(None,) * MAX_STREAM_FIELDS)[:MAX_STREAM_FIELDS])
+
+    def _format(self, event: str, number: int) -> EventFormat:
+        own = [
+            pa.field(_free(name), pa.uint64() if unsigned else pa.int64())
+            for name, unsigned in self._survey.fields.get(event, {}).items()
+            if name not in SYMBOLS
+        ]
+        text = pa.field("text", pa.string(), nullable=False)
+        return EventFormat(_system(event), event, number, pa.schema([*LEADING, *own, text]))
+
+    def _finish(self, bounds: Bounds, result: PassResult) -> None:
+        found = self._survey
+        result.notes += found.notes
+        result.losses += [loss for loss in found.losses if _is_within(loss, bounds)]
+        if bounds.is_open:
+            result.counts = dict(self._counts)
+            result.cpu_first_ns |= found.cpu_first
+            result.cpu_last_ns |= found.cpu_last
+        result.first_ns = min(result.cpu_first_ns.values(), default=None)
+        result.last_ns = max(result.cpu_last_ns.values(), default=None)
+
+
+class TextFile(TextSource):
+    """A text that is a file of its own.
+
+    Args:
+        path: as the user named it.
+        fd: the file; closed with the source.
+        text: its text.
+    """
+
+    def __init__(self, path: str, fd: int, text: Text) -> None:
+        form = "ftrace text (gzip)" if isinstance(text, GzipText) else "ftrace text"
+        super().__init__(
+            SourceInfo(
+                path=path,
+                format=form,
+                clock="not stated",
+                clock_unit="ns",
+                cpus=0,
+                kernel=None,
+                instances=("",),
+            ),
+            text,
+        )
+        self._fd = fd
+
+    def close(self) -> None:
+        """Release the file; a second time does nothing."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+
+def _selects(pattern: str, form: EventFormat) -> bool:
+    return fnmatchcase(f"{form.system}:{form.name}" if ":" in pattern else form.name, pattern)
+
+
+def _system(event: str) -> str:
+    # Text does not say it; the names of the tracepoints that matter here begin with it.
+    found = _SYSTEM.match(event)
+    return _SYSTEMS.get(event) or (found[0] if found else "")
+
+
+def _free(name: str) -> str:
+    taken = {f.name for f in LEADING} | {"text"}
+    return f"{name}_" if name in taken else name
+
+
+def _is_within(loss: Loss, bounds: Bounds) -> bool:
+    if loss.before_ns is None:
+        return bounds.is_open
+    return bounds.holds(loss.before_ns)
