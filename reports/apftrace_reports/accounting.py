@@ -84,11 +84,15 @@ def total_row(accounting: pl.DataFrame) -> dict[str, Any] | None:
 
 def _deliveries(total: dict[str, Any]) -> AccountingLine:
     delivered, acks = total["delivered"], total["acks"]
-    waiting = None if delivered is None or acks is None else delivered - acks
+    known = delivered is not None and acks is not None
+    # An ACK at the head of a trace, or after a gap, answers a delivery that is not in the record.
+    unseen = max(0, acks - delivered) if known else 0
+    left: tuple[Term, ...] = (("delivered", delivered),)
+    if unseen:
+        left += (("delivered out of sight", unseen),)
+    waiting = delivered + unseen - acks if known else None
     return AccountingLine(
-        (("delivered", delivered),),
-        (("acks", acks), ("not yet acked", waiting)),
-        "at most one per vCPU may wait for its ACK",
+        left, (("acks", acks), ("not yet acked", waiting)), "at most one per vCPU may wait for its ACK"
     )
 
 

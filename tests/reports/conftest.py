@@ -13,6 +13,7 @@ BUILDERS = {
     "empty": analyses.empty,
     "single": analyses.single,
     "rich": analyses.rich,
+    "lossy": analyses.lossy,
     "hostile": analyses.hostile,
     "many": analyses.many,
 }

@@ -143,6 +143,20 @@ def test_the_sign_tells_whether_the_sum_holds(refused, sign):
     assert accounting_lines(analyses.table(ACCOUNTING, [row]))[0].sign == sign
 
 
+@pytest.mark.parametrize(
+    ("delivered", "acks", "equation"),
+    [
+        (41, 40, "delivered 41 = acks 40 + not yet acked 1 ("),
+        (40, 41, "delivered 40 + delivered out of sight 1 = acks 41 + not yet acked 0 ("),
+        (None, 41, "delivered - ? acks 41 + not yet acked - ("),
+        (40, None, "delivered 40 ? acks - + not yet acked - ("),
+    ],
+)
+def test_an_ack_for_an_earlier_delivery_is_no_negative_number(delivered, acks, equation):
+    rows = [{"delivered": delivered, "acks": acks}]
+    assert accounting_lines(analyses.table(ACCOUNTING, rows))[2].equation().startswith(equation)
+
+
 def test_broken_identities_name_their_vcpu():
     rows = [
         {"vcpu": 1, "tid": 7, "broken": ["try 5 != 4"]},

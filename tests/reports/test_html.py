@@ -213,14 +213,14 @@ def test_every_spec_is_valid_vega_lite(pages):
 
 
 def test_charts_carry_the_data_that_they_draw_and_no_other(pages):
-    for shown in (*pages.values(), page(analyses.lossy())):
+    for shown in pages.values():
         for spec in shown.specs().values():
             parts = (spec, *spec.get("layer", ()))
             assert {part["data"]["name"] for part in parts if "data" in part} == set(spec["datasets"])
 
 
-def test_every_chart_of_time_has_the_strips_below_it():
-    specs = page(analyses.lossy()).specs()
+def test_every_chart_of_time_has_the_strips_below_it(pages):
+    specs = pages["lossy"].specs()
     for name in ("scatter", "timeline", "outstanding"):
         assert [one["name"] for one in specs[name]["datasets"]["strips"]] == [
             "CPU 1: 530 records lost",
@@ -236,7 +236,7 @@ def test_every_chart_of_time_has_the_strips_below_it():
 
 
 def test_the_page_says_how_to_read_the_strips_and_what_is_not_in_them(pages):
-    text = " ".join(page(analyses.lossy()).text.split())
+    text = " ".join(pages["lossy"].text.split())
     assert "A strip below a chart marks when records of that CPU were lost" in text
     assert "The trace does not say when the losses of CPU 6 (40 records lost) were." in text
     assert "A strip below" not in pages["single"].text
@@ -261,8 +261,8 @@ def test_the_limit_is_drawn_only_where_it_is_reached():
     assert "Dashed: the 64 that the kernel allows." in reached["text"]
 
 
-def test_the_environment_lists_the_first_gaps():
-    text = page(analyses.lossy()).text
+def test_the_environment_lists_the_first_gaps(pages):
+    text = pages["lossy"].text
     assert "CPU 1: 530 records lost, 4213.000000000 to 4213.120000000 (120 ms)" in text
     assert "CPU 6: 40 records lost, the trace does not say when" in text
 
