@@ -37,13 +37,15 @@ class TextSource:
     Args:
         info: facts from elsewhere; the text adds its own.
         text: the bytes.
+        notes: damage found elsewhere; every pass repeats it.
 
     Raises:
         TraceUnsupported: no line is a record, or the text is of several machines.
     """
 
-    def __init__(self, info: SourceInfo, text: Text) -> None:
+    def __init__(self, info: SourceInfo, text: Text, notes: Sequence[str] = ()) -> None:
         self._text = text
+        self._notes = tuple(notes)
         self._survey = found = survey(text)
         if found.header_cpus > 1:
             raise TraceUnsupported(
@@ -61,8 +63,9 @@ class TextSource:
             cpus=max(info.cpus, found.cpus),
             kernel=info.kernel or found.kernel,
             instances=tuple(dict.fromkeys(["", *found.instances.values()])),
-            comms=info.comms | found.comms,
-            tgids=info.tgids | found.tgids,
+            # Option latency-format cuts comms to 8 letters.
+            comms=found.comms | info.comms,
+            tgids=found.tgids | info.tgids,
             options=info.options | ({"tracer": found.tracer} if found.tracer else {}),
         )
 
@@ -147,7 +150,7 @@ class TextSource:
 
     def _finish(self, bounds: Bounds, result: PassResult) -> None:
         found = self._survey
-        result.notes += found.notes
+        result.notes += [*self._notes, *found.notes]
         result.losses += [loss for loss in found.losses if _is_within(loss, bounds)]
         if bounds.is_open:
             result.counts = dict(self._counts)

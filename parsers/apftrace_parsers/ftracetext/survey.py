@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from operator import ge
 from typing import TYPE_CHECKING
 
@@ -21,6 +21,7 @@ from apftrace_parsers.ftracetext.lines import (
     whole_lines,
 )
 from apftrace_parsers.importlog import SAMPLES, ImportLog
+from apftrace_parsers.walk import MAX_LOSSES
 
 if TYPE_CHECKING:
     import re
@@ -124,6 +125,7 @@ class _Surveyor:
         self._tasks: dict[tuple[bytes, bytes, bytes], None] = {}
         self._last = -1
         self._pending: dict[int, int | None] = {}
+        self._loss_of: dict[int, int] = {}
         self._blind: dict[int, None] = {}
         self._written: tuple[int, int, int] | None = None
         self._strangers = 0
@@ -214,8 +216,17 @@ class _Surveyor:
     def _resolve_losses(self, first: dict[int, int]) -> None:
         # A loss is printed before the next record of its CPU.
         for cpu in [cpu for cpu in self._pending if cpu in first]:
-            after = self._found.cpu_last.get(cpu)
-            self._found.losses.append(Loss(cpu, "", self._pending.pop(cpu), after, first[cpu]))
+            self._lost(Loss(cpu, "", self._pending.pop(cpu), self._found.cpu_last.get(cpu), first[cpu]))
+
+    def _lost(self, loss: Loss) -> None:
+        losses = self._found.losses
+        if loss.cpu in self._loss_of and len(losses) >= MAX_LOSSES:
+            earlier = losses[self._loss_of[loss.cpu]]
+            both = None if None in (earlier.count, loss.count) else (earlier.count or 0) + (loss.count or 0)
+            losses[self._loss_of[loss.cpu]] = replace(loss, count=both, after_ns=earlier.after_ns)
+            return
+        self._loss_of[loss.cpu] = len(losses)
+        losses.append(loss)
 
     def _others(self, block: bytes, rows: int) -> None:
         found = self._found
@@ -262,7 +273,7 @@ class _Surveyor:
     def _tell_losses(self) -> None:
         found = self._found
         for cpu, count in self._pending.items():
-            found.losses.append(Loss(cpu, "", count, found.cpu_last.get(cpu), None))
+            self._lost(Loss(cpu, "", count, found.cpu_last.get(cpu), None))
         entries, written, _ = self._written or (0, 0, 0)
         overwritten = written - entries
         if overwritten > 0:
@@ -275,7 +286,7 @@ class _Surveyor:
             self._blind.clear()
         for cpu in self._blind:
             count = overwritten if overwritten > 0 and len(self._blind) == 1 else None
-            found.losses.append(Loss(cpu, "", count, None, found.cpu_first.get(cpu)))
+            self._lost(Loss(cpu, "", count, None, found.cpu_first.get(cpu)))
         found.losses.sort(key=lambda loss: STAMP_LIMIT if loss.before_ns is None else loss.before_ns)
 
 

@@ -6,7 +6,6 @@ import contextlib
 import os
 from typing import TYPE_CHECKING
 
-from apftrace.errors import TraceUnsupported
 from apftrace_parsers.cursor import FileCursor
 from apftrace_parsers.eventformat import EventTable
 from apftrace_parsers.importlog import ImportLog
@@ -15,6 +14,7 @@ from apftrace_parsers.tracedat.buffers import lanes_of
 from apftrace_parsers.tracedat.cpustat import parse_cpustats
 from apftrace_parsers.tracedat.header import MAGIC, read_header
 from apftrace_parsers.tracedat.info import info_of
+from apftrace_parsers.tracedat.latency import open_latency
 from apftrace_parsers.tracedat.sections import read_v7
 from apftrace_parsers.tracedat.timesync import clock_of
 from apftrace_parsers.tracedat.v6 import read_v6
@@ -23,6 +23,7 @@ from apftrace_parsers.walk import Ring
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from apftrace_parsers.tracedat.latency import LatencyDat
     from apftrace_parsers.tracedat.meta import Meta
     from apftrace_parsers.tracedat.options import Options
 
@@ -54,7 +55,7 @@ class TraceDatParser:
         """Say whether a file starts as every trace.dat does."""
         return head.startswith(MAGIC)
 
-    def open(self, path: str | Path) -> TraceDat:
+    def open(self, path: str | Path) -> TraceDat | LatencyDat:
         """Open a file.
 
         Raises:
@@ -70,12 +71,14 @@ class TraceDatParser:
         return source
 
 
-def _read(fd: int, path: str) -> TraceDat:
+def _read(fd: int, path: str) -> TraceDat | LatencyDat:
     log = ImportLog()
     cursor = FileCursor(fd, os.fstat(fd).st_size, path=path)
     header = read_header(cursor)
     meta = (read_v6 if header.version == 6 else read_v7)(cursor, header, log)
-    _check_buffers(meta, path, log)
+    if meta.options.buffers and all(buffer.text for buffer in meta.options.buffers):
+        return open_latency(cursor, meta, fd, log)
+    _check_buffers(meta, log)
     table = EventTable(meta.event_texts, meta.kernel_long)
     lanes, lost = lanes_of(cursor, meta, fd, log)
     ring = Ring(
@@ -98,15 +101,8 @@ def _read(fd: int, path: str) -> TraceDat:
     return source
 
 
-def _check_buffers(meta: Meta, path: str, log: ImportLog) -> None:
-    texts = [b for b in meta.options.buffers if b.text]
-    if texts and len(texts) == len(meta.options.buffers):
-        raise TraceUnsupported(
-            path,
-            "holds the text of a latency tracer instead of records; "
-            "save the output of trace-cmd report and open that",
-        )
-    for buffer in texts:
+def _check_buffers(meta: Meta, log: ImportLog) -> None:
+    for buffer in (b for b in meta.options.buffers if b.text):
         log.note("text buffers", f"instance {buffer.name or 'top'!r} holds text instead of records, not read")
     clock = meta.options.buffers[0].clock if meta.options.buffers else ""
     for buffer in meta.options.buffers[1:]:
