@@ -6,24 +6,28 @@ read, 4 readable but the verdict is unsafe.
 
 from __future__ import annotations
 
+import os
 import sys
 
 import click
 
+from apftrace import __version__
 from apftrace.cli.analyze import analyze
 from apftrace.cli.events import events
 from apftrace.cli.info import info
+from apftrace.cli.screen import fail
 from apftrace.errors import ApftraceError
 
 COMMANDS: tuple[click.Command, ...] = (analyze, info, events)
 UNREADABLE = 3
+INTERRUPTED = 130
 
 
 @click.group(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     commands={c.name: c for c in COMMANDS if c.name},
 )
-@click.version_option(package_name="apftrace", message="%(prog)s %(version)s")
+@click.version_option(__version__, message="%(prog)s %(version)s")
 def cli() -> None:
     """Tell from recorded traces whether KVM asynchronous page faults were answered.
 
@@ -37,17 +41,19 @@ def cli() -> None:
 def main() -> None:
     """Run the command line; every foreseen error becomes one line on stderr."""
     try:
-        cli(prog_name="apftrace")
-    except ApftraceError as error:
-        fail(str(error))
+        sys.exit(cli.main(prog_name="apftrace", standalone_mode=False) or 0)
+    except click.UsageError as error:
+        help_for = error.ctx.command_path if error.ctx else "apftrace"
+        fail(f"{error.format_message()} (see {help_for} -h)", error.exit_code)
+    except click.ClickException as error:
+        fail(error.format_message(), error.exit_code)
+    except click.Abort:
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:
+        # The reader has seen enough; what is still buffered has nowhere to go.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
     except OSError as error:
-        if isinstance(error, BrokenPipeError):
-            sys.exit(0)
-        fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
-
-
-def fail(message: str) -> None:
-    """Print one line, with control characters made visible, and leave with the status for bad input."""
-    line = "".join(ch if ch.isprintable() else f"\\x{ord(ch):02x}" for ch in message)
-    click.echo(f"apftrace: {line}", err=True)
-    sys.exit(UNREADABLE)
+        fail(f"{error.filename}: {error.strerror}" if error.filename else str(error), UNREADABLE)
+    except ApftraceError as error:
+        fail(str(error), UNREADABLE)

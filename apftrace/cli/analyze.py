@@ -8,8 +8,12 @@ from typing import TYPE_CHECKING
 
 import click
 
+from apftrace.cli.screen import say
+from apftrace.errors import ReportError
+
 if TYPE_CHECKING:
     from apftrace.analysis import Analysis
+    from apftrace_reports.base import Report
 
 FORMATS = ("html", "text", "md", "json", "junit", "parquet")
 _SEVERITIES = ("error", "warning", "info")
@@ -62,10 +66,11 @@ def analyze(
     threshold = _nanoseconds(late_after)
     if str(trace) == "-":
         raise click.UsageError("TRACE must be a file: the format needs to seek")
+    report = _report_for(output, format_)
     from apftrace.api import analyze as analyse
 
     analysis = analyse(trace, late_after_ns=threshold)
-    if format_ == "json" or (output is not None and output.suffix == ".json"):
+    if report is not None and report.wants_sha256:
         from apftrace.digest import with_digests
 
         analysis = with_digests(analysis)
@@ -73,23 +78,32 @@ def analyze(
         from apftrace.redact import redacted
 
         analysis = redacted(analysis)
-    _report(analysis, trace, output, format_, redact=redact)
+    if report is not None:
+        report.write(analysis, output if output is not None else "-")
+        say(f"{analysis.verdict}: {analysis.headline}")
+    else:
+        _text_and_page(analysis, Path("trace.apf.html" if redact else f"{trace.stem}.apf.html"))
     sys.exit(0 if exit_zero else status(analysis, fail_on))
 
 
-def _report(
-    analysis: Analysis, trace: Path, output: Path | None, format_: str | None, *, redact: bool
-) -> None:
-    if output is not None or format_ is not None:
-        analysis.write(output if output is not None else "-", format_)
-        click.echo(f"apftrace: {analysis.verdict}: {analysis.headline}", err=True)
-        return
+def _report_for(output: Path | None, format_: str | None) -> Report | None:
+    """Return the report that was asked for, before any work is done; null for text and page."""
+    if output is None and format_ is None:
+        return None
+    from apftrace_reports.registry import report_for
+
+    try:
+        return report_for(str(output) if output is not None else "-", format_)
+    except ReportError as error:
+        raise click.UsageError(str(error)) from None
+
+
+def _text_and_page(analysis: Analysis, page: Path) -> None:
     # The text first: a page that cannot be written costs the page only.
     sys.stdout.write(analysis.text())
     sys.stdout.flush()
-    page = Path("trace.apf.html" if redact else f"{trace.stem}.apf.html")
     analysis.write(page, "html")
-    click.echo(f"apftrace: report written to {page}", err=True)
+    say(f"report written to {page}")
 
 
 def status(analysis: Analysis, fail_on: str) -> int:

@@ -10,6 +10,7 @@ import click
 
 from apftrace.ahead import one_ahead
 from apftrace.api import ASYNC_PF_EVENTS
+from apftrace.cli.screen import say
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,9 +55,9 @@ def events(trace: Path, names: tuple[str, ...], output: Path | None, format_: st
             raise click.UsageError(f"{trace} does not describe the event {error.args[0]!r}") from None
         _write(rows, chosen, output)
     for note in result.notes:
-        click.echo(f"apftrace: {trace}: {note}", err=True)
+        say(f"{trace}: {note}")
     for cpu in sorted({loss.cpu for loss in result.losses}):
-        click.echo(f"apftrace: {trace}: records of CPU {cpu} were lost", err=True)
+        say(f"{trace}: records of CPU {cpu} were lost")
 
 
 def _present(formats: object) -> tuple[str, ...]:
@@ -112,12 +113,30 @@ def _csv(rows: pa.RecordBatchReader, file: BinaryIO) -> None:
     import pyarrow as pa
     import pyarrow.csv as pc
 
-    plain = pa.schema(
-        [f.with_type(pa.string()) if pa.types.is_dictionary(f.type) else f for f in rows.schema]
-    )
-    with pc.CSVWriter(file, plain) as writer:
+    flat = pa.schema([f.with_type(pa.string()) if _is_nested(f.type) else f for f in rows.schema])
+    with pc.CSVWriter(file, flat) as writer:
         for batch in rows:
-            writer.write_batch(batch.cast(plain))
+            columns = [_flat(column) for column in batch.columns]
+            writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=flat))
+
+
+def _is_nested(kind: pa.DataType) -> bool:
+    import pyarrow as pa
+
+    return bool(pa.types.is_nested(kind) or pa.types.is_dictionary(kind))
+
+
+def _flat(column: pa.Array) -> pa.Array:
+    """Return a column as CSV can hold it: a dictionary by its values, a list as JSON text."""
+    import pyarrow as pa
+
+    if pa.types.is_dictionary(column.type):
+        return column.cast(pa.string())
+    if pa.types.is_nested(column.type):
+        import json
+
+        return pa.array([None if v is None else json.dumps(v) for v in column.to_pylist()], pa.string())
+    return column
 
 
 def _jsonl(rows: pa.RecordBatchReader, file: BinaryIO) -> None:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from apftrace.cli.screen import printable
+
 if TYPE_CHECKING:
     from apftrace_parsers.base import PassResult, Source
 
@@ -29,11 +31,6 @@ def info(trace: Path) -> None:
             pass
         for line in _lines(opened.source, result):
             click.echo(printable(line))
-
-
-def printable(line: str) -> str:
-    """Return a line with control characters made visible."""
-    return "".join(ch if ch.isprintable() else f"\\x{ord(ch):02x}" for ch in line)
 
 
 def _lines(source: Source, result: PassResult) -> list[str]:

@@ -232,8 +232,11 @@ def _match_by_order(delivered: pl.DataFrame, ack_rows: pl.DataFrame) -> pl.DataF
 
 def with_virq(rec: Recording, delivered: pl.DataFrame) -> pl.DataFrame:
     """Add ``injected`` (first kvm_inj_virq of the vector before the ACK) and its reading (R12)."""
-    virqs = rec.kind(tp.INJ_VIRQ).select(
-        "seq", "tid", pl.col("ts").alias("injected"), *reading(tp.INJ_VIRQ, "inj")
+    known = page_ready_vectors(rec, accepts(rec))
+    virqs = (
+        rec.kind(tp.INJ_VIRQ)
+        .filter(pl.col("a").is_in(list(known)))
+        .select("seq", "tid", pl.col("ts").alias("injected"), *reading(tp.INJ_VIRQ, "inj"))
     )
     hit = virqs.join_asof(
         delivered.select("seq", pl.col("seq").alias("delivery"), "tid", "acked"),

@@ -98,7 +98,9 @@ def _frame(case: Case, stated: list[tuple[str, list[Finding]]]) -> pl.DataFrame:
 
 
 def _unsafe(case: Case) -> tuple[str, ...]:
-    out = [] if any(case.rec.counts.values()) else ["the trace holds no event"]
+    if not any(case.rec.counts.values()):
+        return ("the trace holds no event",)
+    out = []
     # What would prove a wakeup lost is missed only where there was a fault.
     needed = (*_CORE, *_PROOF) if case.lives.height else _CORE
     missing = [tp.NAMES[k] for k in needed if not case.rec.has(k)]
@@ -124,6 +126,8 @@ def _verdict(case: Case, findings: pl.DataFrame, unsafe: tuple[str, ...]) -> tup
     warnings = findings.filter((pl.col("severity") == WARNING) & (pl.col("rule") != "events-lost"))
     n = case.lives.height
     faults = f"{n} async page fault{'' if n == 1 else 's'}"
+    if not any(case.rec.counts.values()):
+        return "unusable", "The trace holds no event."
     if not case.rec.has(*_CORE):
         return "unusable", "The trace does not hold the events that async page faults are paired from."
     if errors.height:

@@ -11,6 +11,7 @@ cdef int _PREV, _READY_GFN, _VCPU, _GONE, _WORK, _HOG, _HOG_WAIT, _FIELDS
 cdef class Odometer:
     cdef public dict vectors
     cdef public dict seen_vectors
+    cdef public dict own_vectors
     cdef public dict open_lives
     cdef public dict cpus_of
     cdef long long function

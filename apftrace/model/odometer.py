@@ -85,12 +85,14 @@ class Odometer:
     Attributes:
         vectors: page-ready vectors in use; 243 until a write of MSR_KVM_ASYNC_PF_INT says otherwise.
         seen_vectors: vectors that were accepted at any other time than right after a ready.
+        own_vectors: vectors accepted right after a ready before any other use of them: a guest's own choice.
         cpus_of: per thread id the CPUs on which it was seen.
     """
 
     def __init__(self) -> None:
         self.vectors: dict[int, bool] = {_tp.LINUX_VECTOR: True}
         self.seen_vectors: dict[int, bool] = {}
+        self.own_vectors: dict[int, bool] = {}
         self.open_lives: dict[int, list[tuple[int, int]]] = {}
         self.cpus_of: dict[int, set[int]] = {}
         self.function = 0
@@ -281,6 +283,8 @@ class Odometer:
     def _accept(self, slot: int, kind: int, ts: int, cpu: int, vec: int, apicid: int) -> None:
         # The accept that ready caused is the thread's very next event; c tells it from any other.
         if kind == _ACCEPT and self.state[slot * _FIELDS + _PREV] == _READY:
+            if vec not in self.seen_vectors:
+                self.own_vectors[vec] = True
             self._emit(slot, kind, ts, cpu, vec, apicid, 1)
             return
         self.seen_vectors[vec] = True
@@ -303,7 +307,7 @@ class Odometer:
                 self._emit(slot, kind, ts, cpu, a, b, c)
         elif kind == _INJ_VIRQ:
             self.state[base + _VIRQS] += 1
-            if a in self.vectors:
+            if a in self.vectors or (a in self.own_vectors and a not in self.seen_vectors):
                 self._emit(slot, kind, ts, cpu, a, b, c)
         elif kind in (_ACCEPT, _APICV_ACCEPT):
             self._accept(slot, kind, ts, cpu, a, b)

@@ -66,8 +66,8 @@ def test_wrong_usage(run: Run, traces: Path, arguments: list[str]) -> None:
     result = run("analyze", *trace, *arguments)
     assert result.status == 2
     assert result.out == b""
-    assert "Error: " in result.err
-    assert "Traceback" not in result.err
+    assert result.err.startswith("apftrace: ")
+    assert len(result.err.splitlines()) == 1
 
 
 def test_standard_input_cannot_be_analysed(run: Run) -> None:

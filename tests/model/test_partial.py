@@ -207,7 +207,7 @@ def test_with_a_rate_ticks_become_nanoseconds() -> None:
 
 def test_an_empty_trace() -> None:
     analysis = analyse(Story())
-    assert (analysis.verdict, analysis.headline) == ("clean", "No async page fault in the trace.")
+    assert (analysis.verdict, analysis.headline) == ("unusable", "The trace holds no event.")
     assert analysis.unsafe == ("the trace holds no event",)
     assert (analysis.faults.height, analysis.findings.height) == (0, 0)
     assert analysis.inputs[0].first_ns is None
