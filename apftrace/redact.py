@@ -69,6 +69,7 @@ def redacted(analysis: Analysis) -> Analysis:
         findings=redactor.frame(analysis.findings),
         vcpus=redactor.frame(analysis.vcpus),
         accounting=redactor.frame(analysis.accounting),
+        losses=tuple(replace(loss, machine=redactor.guest(loss.machine)) for loss in analysis.losses),
         excerpts={
             finding: tuple(redactor.raw(line) for line in lines)
             for finding, lines in analysis.excerpts.items()

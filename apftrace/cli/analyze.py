@@ -90,12 +90,15 @@ def _report_for(output: Path | None, format_: str | None) -> Report | None:
     """Return the report that was asked for, before any work is done; null for text and page."""
     if output is None and format_ is None:
         return None
-    from apftrace_reports.registry import report_for
+    from apftrace_reports.registry import FOLDERS, report_for
 
     try:
-        return report_for(str(output) if output is not None else "-", format_)
+        report = report_for(str(output) if output is not None else "-", format_)
     except ReportError as error:
         raise click.UsageError(str(error)) from None
+    if output is None and report in FOLDERS:
+        raise click.UsageError(f"--format {report.name} needs -o: it is a folder")
+    return report
 
 
 def _text_and_page(analysis: Analysis, page: Path) -> None:

@@ -27,6 +27,8 @@ LINES = 40
 """Most lines of an excerpt."""
 
 _PADDING_NS = 50_000
+_BEGIN_NS = 1_000_000_000
+_END_NS = 100_000_000
 _NOISE = frozenset({tp.ENTRY, tp.EXIT, tp.PAGE_FAULT, tp.MSR, tp.INJ_VIRQ, tp.ACCEPT})
 """Kinds that are folded when nothing about async page faults happens between them."""
 
@@ -49,10 +51,21 @@ def excerpts(source: Source, case: Case, findings: pl.DataFrame) -> dict[str, tu
             (pl.col("tid") == tid) & (pl.col("token") == token) & pl.col("not_present").is_between(start, end)
         )
         worker = life["worker"][0] if life.height else None
-        vectors = case.vectors
-        shown = _records(source, {tid, worker} - {None}, start - _PADDING_NS, end + _PADDING_NS)
-        out[ident] = tuple(_lines(case, shown, vectors))
+        gva = life["gva"][0] if life.height else None
+        shown = [
+            record
+            for since, until in _spans(start, end)
+            for record in _records(source, {tid, worker} - {None}, since, until)
+        ]
+        out[ident] = tuple(_lines(case, shown, token, gva))
     return out
+
+
+def _spans(start: int, end: int) -> list[tuple[int, int]]:
+    """Return what to look at: a life that stays open for long, only where it begins and where it ends."""
+    if end - start <= _BEGIN_NS + _END_NS:
+        return [(start - _PADDING_NS, end + _PADDING_NS)]
+    return [(start - _PADDING_NS, start + _BEGIN_NS), (end - _END_NS, end + _PADDING_NS)]
 
 
 def _records(source: Source, tids: set[int], start: int, end: int) -> list[Line]:
@@ -73,16 +86,37 @@ def _records(source: Source, tids: set[int], start: int, end: int) -> list[Line]
     return found
 
 
-def _lines(case: Case, records: Sequence[Line], vectors: frozenset[int]) -> Iterable[str]:
-    groups = _folded(records, vectors)
-    if len(groups) > LINES:
-        head, tail = groups[: LINES - 15], groups[-14:]
-        left = sum(len(g) for g in groups[LINES - 15 : -14])
-        yield from (_line(case, g) for g in head)
+def _lines(case: Case, records: Sequence[Line], token: int, gva: int | None) -> Iterable[str]:
+    groups = _folded(records, case.vectors)
+    last = -1
+    for at in _chosen(groups, token, gva):
+        left = sum(len(group) for group in groups[last + 1 : at])
+        if left:
+            yield f"... {left} more records ..."
+        yield _line(case, groups[at])
+        last = at
+    left = sum(len(group) for group in groups[last + 1 :])
+    if left:
         yield f"... {left} more records ..."
-        yield from (_line(case, g) for g in tail)
-    else:
-        yield from (_line(case, g) for g in groups)
+
+
+def _chosen(groups: Sequence[Sequence[Line]], token: int, gva: int | None) -> list[int]:
+    """Return which groups to show: those of the life itself, then the first, then the last ones."""
+    if len(groups) <= LINES:
+        return list(range(len(groups)))
+    own = [i for i, group in enumerate(groups) if any(_is_of(record, token, gva) for record in group)]
+    around = [i + step for i in own for step in (0, 1)]
+    order = dict.fromkeys([*around[:LINES], *range(LINES // 2), *range(len(groups) - 1, 0, -1)])
+    return sorted([i for i in order if i < len(groups)][:LINES])
+
+
+def _is_of(record: Line, token: int, gva: int | None) -> bool:
+    _, _, _, kind, a, b, _ = record
+    if kind in (tp.NOT_PRESENT, tp.READY):
+        return a == token
+    if kind == tp.COMPLETED:
+        return a == gva
+    return kind == tp.MSR and b == tp.MSR_ACK
 
 
 def _folded(records: Sequence[Line], vectors: frozenset[int]) -> list[list[Line]]:

@@ -89,6 +89,7 @@ def _wake_all(case: Case) -> Iterable[Finding]:
 
 
 def _wrong_vector(case: Case) -> Iterable[Finding]:
+    yield from _enabled_before_vector(case)
     if not case.delivered.height:
         return
     wrong = case.delivered.filter(
@@ -111,6 +112,35 @@ def _wrong_vector(case: Case) -> Iterable[Finding]:
             "ruled_out": ["another interrupt: nothing else on this host uses that vector"],
             "not_ruled_out": [] if sure else ["a guest that chose another vector before the trace began"],
         }
+
+
+def _enabled_before_vector(case: Case) -> Iterable[Finding]:
+    """Find an EN write that delivers by interrupt, followed by the first INT write of that vCPU."""
+    writes = case.rec.kind(tp.MSR).filter((pl.col("a") == 1) & pl.col("b").is_in([tp.MSR_EN, tp.MSR_INT]))
+    writes = writes.with_columns(
+        pl.col("b").shift(-1).over("tid").alias("next"),
+        pl.col("seq").shift(-1).over("tid").alias("next_seq"),
+        ((pl.col("b") == tp.MSR_INT).cum_sum().over("tid") > 0).alias("has_vector"),
+    )
+    by_interrupt = tp.EN_ENABLED | tp.EN_DELIVERY_AS_INT
+    unpaired = writes.filter(
+        (pl.col("b") == tp.MSR_EN)
+        & (pl.col("c") & by_interrupt == by_interrupt)
+        & (pl.col("next") == tp.MSR_INT)
+        & ~pl.col("has_vector")
+    )
+    for row in rows(unpaired):
+        yield finding(
+            severity=WARNING,
+            confidence=LIKELY,
+            tid=row["tid"],
+            ts=row["ts"],
+            end=row["ts"],
+            cause="EN was written before INT",
+            message="async page faults were enabled before a vector was set: a ready in between raises vector 0",
+            seqs=[row["seq"], row["next_seq"]],
+            not_ruled_out=["an INT write before the trace began"],
+        )
 
 
 SPURIOUS_READY = Rule(
@@ -153,11 +183,11 @@ WAKE_ALL = Rule(
 )
 WRONG_VECTOR = Rule(
     id="wrong-vector",
-    severities=(ERROR,),
+    severities=(ERROR, WARNING),
     title="Page-ready on the wrong vector",
     means="The guest's handler never runs: the task hangs and all later readies of the vCPU pile up.",
     shown_by="The kvm_apic_accept_irq right after a delivered ready names another vector than the guest's; vector 0 "
-    "when MSR_KVM_ASYNC_PF_INT was never set.",
+    "when MSR_KVM_ASYNC_PF_INT was never set. A warning when EN is written before INT.",
     look_alikes="A guest with its own vector (learned from the INT write, or from all its deliveries); another "
     "interrupt that follows a halt-form ready.",
     needs=(tp.READY, tp.ACCEPT),

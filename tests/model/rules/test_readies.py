@@ -173,6 +173,22 @@ class TestWrongVector:
         story.event(LATER + 100, "kvm_apic_accept_irq", tid, 0, apicid=0, vec=0)
         assert [f["token"] for f in found(analyse(story), "wrong-vector")] == [0xFFFFFFFF]
 
+    def test_found_when_enabled_before_a_vector_was_set(self) -> None:
+        story = Story()
+        for at, ecx, data in ((START - 2 * MS, MSR_EN, 0xD938009), (START - MS, MSR_INT, 0xF3)):
+            story.event(at, "kvm_msr", story.tid(0), 0, write=1, ecx=ecx, data=data)
+        calm(story)
+        (finding,) = found(analyse(story), "wrong-vector")
+        assert (finding["severity"], finding["cause"]) == ("warning", "EN was written before INT")
+
+    def test_quiet_when_the_vector_was_set_first(self) -> None:
+        story = Story()
+        writes = ((MSR_INT, 0xF3), (MSR_EN, 0xD938009), (MSR_INT, 0xF3), (MSR_EN, 0xD938009))
+        for step, (ecx, data) in enumerate(writes):
+            story.event(START - MS + step * 1000, "kvm_msr", story.tid(0), 0, write=1, ecx=ecx, data=data)
+        calm(story)
+        assert not found(analyse(story), "wrong-vector")
+
     def test_quiet_when_the_guest_chose_the_vector(self) -> None:
         story = Story()
         story.event(START - MS, "kvm_msr", story.tid(0), 0, write=1, ecx=MSR_INT, data=0x51)
