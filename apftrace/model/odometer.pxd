@@ -1,4 +1,6 @@
 # Types of odometer.py when Cython builds it; the .py alone is the interpreted form.
+cimport cython
+
 cdef int _TRY, _REPEATED, _NOT_PRESENT, _READY, _COMPLETED, _ENTRY, _EXIT, _MSR, _INJ_EXCEPTION
 cdef int _ACCEPT, _INJ_VIRQ, _PAGE_FAULT, _USERSPACE_EXIT, _SWITCH, _WAKING, _WAKEUP, _QUEUE_WORK
 cdef int _EXECUTE_START, _EXECUTE_END, _PROCESS_EXIT, _APICV_ACCEPT, _READING, _LOST
@@ -6,12 +8,11 @@ cdef long long _MSR_EN, _MSR_INT, _MSR_ACK, _PF_VECTOR, _MC_VECTOR, _HLT_VMX, _H
 cdef long long _SLEEPING, _UNINTERRUPTIBLE, _DEAD, _STATE_MASK, _NEVER, _ABSURD
 cdef int _UNKNOWN, _RUNNING, _RUNNABLE, _SLEEP, _BLOCKED
 cdef int _TID, _FIRST, _LAST, _CPU, _ENTRIES, _VIRQS, _HLTS, _EXIT_TS, _ENTRY_TS, _STATE, _SINCE, _CLOCK
-cdef int _PREV, _READY_GFN, _VCPU, _GONE, _WORK, _HOG, _HOG_WAIT, _FIELDS
+cdef int _N_VECTORS, _DUE, _OTHER, _OWN, _PREV, _READY_GFN, _VCPU, _GONE, _WORK, _HOG, _HOG_WAIT, _FIELDS
 
+@cython.final
 cdef class Odometer:
-    cdef public dict vectors
-    cdef public dict seen_vectors
-    cdef public dict own_vectors
+    cdef int[::1] use
     cdef public dict open_lives
     cdef public dict cpus_of
     cdef long long function

@@ -63,6 +63,11 @@ _TID, _FIRST, _LAST, _CPU, _ENTRIES, _VIRQS, _HLTS, _EXIT_TS, _ENTRY_TS, _STATE,
 _PREV, _READY_GFN, _VCPU, _GONE, _WORK, _HOG, _HOG_WAIT, _CLOCK = range(11, 19)
 _FIELDS = _CLOCK + 5
 
+# What an interrupt vector is used for: page-ready as told, anything else, or only ever right after a ready
+# (then it is a guest's own choice of page-ready vector, made before the trace).
+_N_VECTORS = 256
+_DUE, _OTHER, _OWN = 1, 2, 4
+
 COLUMNS: tuple[tuple[str, str], ...] = (
     ("ts", "q"), ("cpu", "i"), ("tid", "i"), ("kind", "i"), ("a", "q"), ("b", "q"), ("c", "q"),
     ("entries", "i"), ("virqs", "i"), ("hlts", "i"), ("exit_ts", "q"),
@@ -83,16 +88,12 @@ class Odometer:
     """All threads' counters.
 
     Attributes:
-        vectors: page-ready vectors in use; 243 until a write of MSR_KVM_ASYNC_PF_INT says otherwise.
-        seen_vectors: vectors that were accepted at any other time than right after a ready.
-        own_vectors: vectors accepted right after a ready before any other use of them: a guest's own choice.
         cpus_of: per thread id the CPUs on which it was seen.
     """
 
     def __init__(self) -> None:
-        self.vectors: dict[int, bool] = {_tp.LINUX_VECTOR: True}
-        self.seen_vectors: dict[int, bool] = {}
-        self.own_vectors: dict[int, bool] = {}
+        self.use = memoryview(array("i", [0]) * _N_VECTORS)
+        self.use[_tp.LINUX_VECTOR] = _DUE
         self.open_lives: dict[int, list[tuple[int, int]]] = {}
         self.cpus_of: dict[int, set[int]] = {}
         self.function = 0
@@ -228,7 +229,7 @@ class Odometer:
             self._end(slot, b)
         elif kind == _MSR:
             if a and b == _MSR_INT:
-                self.vectors[c & 0xFF] = True
+                self.use[c & (_N_VECTORS - 1)] |= _DUE
             return a != 0 and b in (_MSR_EN, _MSR_INT, _MSR_ACK)
         elif kind == _INJ_EXCEPTION:
             return a in (_PF_VECTOR, _MC_VECTOR)
@@ -283,12 +284,14 @@ class Odometer:
     def _accept(self, slot: int, kind: int, ts: int, cpu: int, vec: int, apicid: int) -> None:
         # The accept that ready caused is the thread's very next event; c tells it from any other.
         if kind == _ACCEPT and self.state[slot * _FIELDS + _PREV] == _READY:
-            if vec not in self.seen_vectors:
-                self.own_vectors[vec] = True
+            if 0 <= vec < _N_VECTORS and self.use[vec] == 0:
+                self.use[vec] = _OWN
             self._emit(slot, kind, ts, cpu, vec, apicid, 1)
             return
-        self.seen_vectors[vec] = True
-        if vec in self.vectors:
+        if not 0 <= vec < _N_VECTORS:
+            return
+        self.use[vec] |= _OTHER
+        if self.use[vec] & _DUE:
             self._emit(slot, kind, ts, cpu, vec, apicid, 0)
 
     def _own(self, slot: int, kind: int, ts: int, cpu: int, a: int, b: int, c: int) -> None:
@@ -307,7 +310,7 @@ class Odometer:
                 self._emit(slot, kind, ts, cpu, a, b, c)
         elif kind == _INJ_VIRQ:
             self.state[base + _VIRQS] += 1
-            if a in self.vectors or (a in self.own_vectors and a not in self.seen_vectors):
+            if 0 <= a < _N_VECTORS and (self.use[a] & _DUE or self.use[a] == _OWN):
                 self._emit(slot, kind, ts, cpu, a, b, c)
         elif kind in (_ACCEPT, _APICV_ACCEPT):
             self._accept(slot, kind, ts, cpu, a, b)
@@ -370,6 +373,14 @@ class Odometer:
         """Return the anchors since the last ``take``, a view per column of COLUMNS; valid until the next feed."""
         self.taken = True
         return {name: memoryview(store)[: self.n_out] for name, store in self._out.items()}
+
+    def vectors(self) -> frozenset[int]:
+        """Return the page-ready vectors: 243, and what guests wrote to MSR_KVM_ASYNC_PF_INT."""
+        return frozenset(vec for vec in range(_N_VECTORS) if self.use[vec] & _DUE)
+
+    def seen_vectors(self) -> frozenset[int]:
+        """Return the vectors that were accepted at any other time than right after a ready."""
+        return frozenset(vec for vec in range(_N_VECTORS) if self.use[vec] & _OTHER)
 
     def threads(self) -> dict[str, list[int]]:
         """Return every thread's final reading: tid, first, last, entries, entry_ts, hlts, virqs, vcpu, gone, state."""

@@ -338,7 +338,7 @@ def _run(engine: ModuleType, batches: Sequence[Sequence[Row]]) -> tuple[object, 
     meter = engine.Odometer()
     found = [feed(meter, rows) for rows in batches]
     cpus = {tid: set(cpus) for tid, cpus in meter.cpus_of.items()}
-    return found, meter.threads(), cpus, set(meter.vectors), set(meter.seen_vectors)
+    return found, meter.threads(), cpus, set(meter.vectors()), set(meter.seen_vectors())
 
 
 @settings(max_examples=300, deadline=None)
