@@ -4,14 +4,15 @@ Most tracepoints print ``name value``, ``name=value`` or ``name = value``, and t
 them. FORMS holds the others: a pattern per way in which a text was ever printed, with the field's own name
 for each group. Texts are those of ``arch/x86/kvm/trace.h`` and ``include/trace/events/{kvm,sched,signal,ras,
 workqueue}.h``, and of the plugins of libtraceevent, which trace-cmd report prints instead where it has one.
-Comms may hold any bytes, even those of a field: patterns are anchored beyond them, and bounded.
+Comms may hold any bytes, even those of a field: they are taken as long as they can be, TASK_COMM_LEN - 1.
 """
 
 from __future__ import annotations
 
+import contextlib
 import re
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -32,8 +33,8 @@ UNSIGNED = frozenset(
 )
 """Fields that are addresses or bit patterns of 64 bits."""
 
-Decoder = Callable[[bytes], "list[int | None]"]
-"""Makes of a text the values of some fields, null where it shows none."""
+Decoder = Callable[[Sequence[bytes]], Sequence[Sequence[int | None]]]
+"""Makes of texts, which are some, the columns of some fields, null where a text shows none."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,8 @@ class Form:
 
     Attributes:
         pattern: of the start of the text; a group per field, under the field's name.
-        readers: what makes a number of a group, or the number itself; other groups are plain numbers.
+        readers: what makes a number of a group, or the number itself; other groups are plain numbers of
+            less than 64 bits, or have 0x before them. An absent group is 0.
     """
 
     pattern: re.Pattern[bytes]
@@ -53,13 +55,31 @@ class Form:
         """Fields that it gives."""
         return (*self.pattern.groupindex, *(n for n, r in self.readers.items() if isinstance(r, int)))
 
-    def read(self, match: re.Match[bytes], name: str) -> int:
-        """Return a field of a text that matched; absent groups are 0."""
-        reader = self.readers.get(name, number)
+    def columns(
+        self, texts: Sequence[bytes], names: Sequence[str | None]
+    ) -> list[Sequence[int | None]] | None:
+        """Return the fields of texts, column by column; null when one of them is printed in another way."""
+        # No pattern matches beyond the end of a line, nor twice in one.
+        found = self.pattern.findall(b"\n".join(texts))
+        if len(found) != len(texts):
+            return None
+        groups = self.pattern.groupindex
+        shown = [found] if len(groups) == 1 else list(zip(*found, strict=True))
+        return [
+            self._column(name, shown[groups[name] - 1] if name and name in groups else (), len(texts))
+            for name in names
+        ]
+
+    def _column(self, name: str | None, shown: Sequence[bytes], n: int) -> Sequence[int | None]:
+        reader = self.readers.get(name or "", number)
         if isinstance(reader, int):
-            return reader
-        value = match[name]
-        return reader(value) if value is not None else 0
+            return [reader] * n
+        if not shown:
+            return [None] * n
+        if reader is number:
+            with contextlib.suppress(ValueError):
+                return list(map(int, shown))
+        return [reader(text) if text else 0 for text in shown]
 
 
 def number(text: bytes) -> int:
@@ -133,13 +153,19 @@ _RESULTS = {b"Ignored": 0, b"Failed": 1, b"Delayed": 2, b"Recovered": 3}
 
 
 def _form(pattern: bytes, **readers: Callable[[bytes], int] | int) -> Form:
-    return Form(re.compile(pattern.replace(b"COMM", rb"[^\n]{0,64}").replace(b"INT", rb"-?\d{1,9}")), readers)
+    return Form(
+        re.compile(
+            b"^(?:" + pattern.replace(b"COMM", rb"[^\n]{0,15}").replace(b"INT", rb"-?\d{1,9}") + b")",
+            re.MULTILINE,
+        ),
+        readers,
+    )
 
 
 _ACCEPT = (_form(rb"apicid (?P<apicid>[\da-f]{1,8}) vec (?P<vec>\d{1,3})", apicid=bare_hex),)
 _WAKE = (
-    _form(rb"comm=COMM pid=(?P<pid>INT) prio=INT (?:success=\d+ )?target_cpu=\d+$"),
-    _form(rb"COMM:(?P<pid>INT) \[INT\](?: success=\d+)?(?: CPU:\d+)?$"),
+    _form(rb"comm=COMM pid=(?P<pid>INT) prio=INT (?:success=\d+ )?target_cpu=\d+ *$"),
+    _form(rb"COMM:(?P<pid>INT) \[INT\](?: success=\d+)?(?: CPU:\d+)? *$"),
 )
 _WORK = (
     _form(
@@ -150,7 +176,10 @@ _WORK = (
 )
 
 FORMS: dict[str, tuple[Form, ...]] = {
-    "kvm_entry": (_form(rb"vcpu (?P<vcpu_id>\d{1,9}),? rip (?P<rip>0x[\da-f]{1,16})"),),
+    "kvm_entry": (
+        _form(rb"vcpu (?P<vcpu_id>\d{1,9}),? rip (?P<rip>0x[\da-f]{1,16})"),
+        _form(rb"vcpu (?P<vcpu_id>\d{1,9})(?![^\n])"),
+    ),
     "kvm_exit": (
         _form(
             rb"(?:vcpu (?P<vcpu_id>\d{1,9}) )?reason (?P<exit_reason>\S{1,64})",
@@ -253,16 +282,27 @@ def fields_of(event: str, text: bytes) -> dict[str, bool]:
     }
 
 
-def decoder(event: str, names: tuple[str | None, ...]) -> Decoder:
-    """Return what makes of a text of an event the values of these fields, null where it shows none."""
-    forms = [(form.pattern.match, form, set(form.names)) for form in FORMS.get(event, ())]
+def decoder(event: str, names: Sequence[str | None]) -> Decoder:
+    """Return what makes of texts of an event the columns of these fields."""
+    forms = FORMS.get(event, ())
 
-    def decode(text: bytes) -> list[int | None]:
-        for match, form, known in forms:
-            found = match(text)
-            if found:
-                return [form.read(found, name) if name in known else None for name in names]
-        shown = pairs(text)
-        return [number(shown[name]) if name in shown else None for name in names]
+    def decode(texts: Sequence[bytes]) -> Sequence[Sequence[int | None]]:
+        # Nearly always one form holds for all of them.
+        for form in forms:
+            if form.pattern.match(texts[0]):
+                columns = form.columns(texts, names)
+                if columns is not None:
+                    return columns
+        rows = [_values(forms, names, text) for text in texts]
+        return [[row[n] for row in rows] for n in range(len(names))]
 
     return decode
+
+
+def _values(forms: Sequence[Form], names: Sequence[str | None], text: bytes) -> list[int | None]:
+    for form in forms:
+        columns = form.columns([text], names)
+        if columns is not None:
+            return [column[0] for column in columns]
+    shown = pairs(text)
+    return [number(shown[name]) if name in shown else None for name in names]

@@ -13,18 +13,21 @@ Every pattern takes time linear in the length of its line.
 from __future__ import annotations
 
 import re
+from itertools import compress
 from operator import add
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from apftrace_parsers.importlog import ImportLog
+
 MAX_LINE = 1 << 16
 """Most of a line that is kept from one piece to the next: trace_seq of the kernel holds 8 KiB at most."""
 COMM_COLUMNS = 16
 """Columns of a comm: TASK_COMM_LEN."""
 
-_EVENT = rb"(?:([\w.]{1,128}):(?=\s)[ \t]*)?([^\n]*)"
+_EVENT = rb"(?:([\w.]{1,128}):(?=\s)[ \t]*)?([^\r\n]*)"
 RECORD = re.compile(
     rb"^(.{16}|.*?)-(\d{1,9}) +(?:\( *(\d{1,9}|-+)\) +)?\[(\d{1,5})\] *(?:[^\s\d:]\S{2,5} +)?"
     rb"(\d{1,18}(?=:)|\d{1,9}(?=\.))(?:\.(\d{1,9}))?: +" + _EVENT,
@@ -67,6 +70,14 @@ class Columns(NamedTuple):
     stamps: Sequence[int]
     events: Sequence[bytes]
     texts: Sequence[bytes]
+
+    def where(self, kept: Sequence[bool]) -> Columns:
+        """Return the records that are marked."""
+        return Columns._make(tuple(compress(column, kept)) for column in self)
+
+    def at(self, places: Sequence[int]) -> Columns:
+        """Return the records at these places."""
+        return Columns._make([column[i] for i in places] for column in self)
 
 
 class Header(NamedTuple):
@@ -133,7 +144,7 @@ class Grammar:
         return stamps if scale == 1 else [stamp * scale for stamp in stamps]
 
 
-def whole_lines(pieces: Iterator[bytes]) -> Iterator[bytes]:
+def whole_lines(pieces: Iterator[bytes], log: ImportLog) -> Iterator[bytes]:
     """Yield the pieces of a text again, cut after line ends; lines beyond all measure are left out."""
     carry, overlong = b"", False
     for piece in pieces:
@@ -149,6 +160,7 @@ def whole_lines(pieces: Iterator[bytes]) -> Iterator[bytes]:
         carry += piece[max(start, end) :]
         if len(carry) > MAX_LINE:
             carry, overlong = b"", True
+            log.count("lines beyond all measure, left out", 1)
     if carry:
         yield carry + b"\n"
 

@@ -7,7 +7,6 @@ import re
 from bisect import bisect_right
 from collections import Counter
 from dataclasses import dataclass
-from itertools import compress
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -16,7 +15,7 @@ import pyarrow.compute as pc
 from apftrace_parsers.base import MISSED
 from apftrace_parsers.eventformat import LEADING
 from apftrace_parsers.ftracetext.fields import MASK, decoder
-from apftrace_parsers.ftracetext.lines import Columns, whole_lines
+from apftrace_parsers.ftracetext.lines import whole_lines
 from apftrace_parsers.ftracetext.survey import event_key, event_name
 from apftrace_parsers.importlog import ImportLog
 from apftrace_parsers.stream import BATCH_ROWS, SCHEMA
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
 
     from apftrace_parsers.base import EventFormat, PassResult, Resolved
     from apftrace_parsers.ftracetext.fields import Decoder
+    from apftrace_parsers.ftracetext.lines import Columns
     from apftrace_parsers.ftracetext.survey import Survey
     from apftrace_parsers.ftracetext.text import Text
 
@@ -82,19 +82,51 @@ def _narrow(
     owners = found.owners()
     gaps = _gaps(found, bounds) if found.is_sorted else []
     for columns in _blocks(text, found, plans, bounds, result):
-        rows: list[Row] = []
-        for task, tid, _, cpu, ts, event, shown in zip(*columns, strict=True):
-            if event not in plans or (owners and found.instance_of(task) != owners[event]):
-                continue
-            for pick, decode in plans[event]:
-                a, b, c = decode(shown)
-                rows.append((ts, int(cpu), int(tid), pick, a or 0, b or 0, c or 0))
+        kept = [
+            event in plans and (not owners or found.instance_of(task) == owners[event])
+            for event, task in zip(columns.events, columns.tasks, strict=True)
+        ]
+        last = columns.stamps[-1]
+        rows = _rows(columns if all(kept) else columns.where(kept), plans)
         if gaps:
-            rows, gaps = _with_gaps(rows, gaps, columns.stamps[-1])
+            rows, gaps = _with_gaps(rows, gaps, last)
         if rows:
             yield _batch(rows)
     if gaps:
         yield _batch(gaps)
+
+
+def _rows(columns: Columns, plans: Mapping[bytes, list[tuple[int, Decoder]]]) -> list[Row]:
+    # Texts of one event are decoded together, and their fields put back in order of time.
+    n = len(columns.stamps)
+    picks = [MISSED] * n
+    fields = ([0] * n, [0] * n, [0] * n)
+    further: list[Row] = []
+    cpus, tids = list(map(int, columns.cpus)), list(map(int, columns.tids))
+    for event, places in _places(columns.events).items():
+        texts = [columns.texts[i] for i in places]
+        for nth, (pick, decode) in enumerate(plans[event]):
+            shown = decode(texts)
+            if nth:
+                further += [
+                    (columns.stamps[i], cpus[i], tids[i], pick, a or 0, b or 0, c or 0)
+                    for i, a, b, c in zip(places, *shown, strict=True)
+                ]
+                continue
+            for i in places:
+                picks[i] = pick
+            for field, values in zip(fields, shown, strict=True):
+                for i, value in zip(places, values, strict=True):
+                    field[i] = value or 0
+    rows = list(zip(columns.stamps, cpus, tids, picks, *fields, strict=True))
+    return sorted(rows + further, key=lambda row: row[0]) if further else rows
+
+
+def _places(events: Sequence[bytes]) -> dict[bytes, list[int]]:
+    found: dict[bytes, list[int]] = {}
+    for i, event in enumerate(events):
+        found.setdefault(event, []).append(i)
+    return found
 
 
 def tabulated(
@@ -106,28 +138,22 @@ def tabulated(
         own = form.schema.names[len(LEADING) : -1]
         plans[event_key(name)] = (form, decoder(name, tuple(found.shown_name(name, n) for n in own)))
     for columns in _blocks(text, found, plans, bounds, result):
-        places: dict[bytes, list[int]] = {}
-        for i, event in enumerate(columns.events):
+        for event, places in _places(columns.events).items():
             if event in plans:
-                places.setdefault(event, []).append(i)
-        for event, rows in places.items():
-            form, decode = plans[event]
-            yield form, _typed(form, decode, found, columns, rows)
+                form, decode = plans[event]
+                yield form, _typed(form, decode, found, columns.at(places))
 
 
-def _typed(
-    form: EventFormat, decode: Decoder, found: Survey, columns: Columns, rows: Sequence[int]
-) -> pa.RecordBatch:
-    texts = [columns.texts[i].rstrip() for i in rows]
+def _typed(form: EventFormat, decode: Decoder, found: Survey, columns: Columns) -> pa.RecordBatch:
+    texts = [text.rstrip() for text in columns.texts]
     arrays = [
-        pa.array([columns.stamps[i] for i in rows], pa.int64()),
-        pa.array([int(columns.cpus[i]) for i in rows], pa.int32()),
-        pa.array([int(columns.tids[i]) for i in rows], pa.int32()),
-        pa.array([found.instance_of(columns.tasks[i]) for i in rows], pa.string()),
+        pa.array(columns.stamps, pa.int64()),
+        pa.array(map(int, columns.cpus), pa.int32()),
+        pa.array(map(int, columns.tids), pa.int32()),
+        pa.array(map(found.instance_of, columns.tasks), pa.string()),
     ]
     fields = list(form.schema)[len(LEADING) : -1]
-    values = zip(*map(decode, texts), strict=True) if fields else ()
-    for field, column in zip(fields, values, strict=True):
+    for field, column in zip(fields, decode(texts), strict=True):
         mask = MASK if field.type == pa.uint64() else -1
         arrays.append(pa.array([None if value is None else value & mask for value in column], field.type))
     arrays.append(pa.array([text.decode("utf-8", "replace") for text in texts], pa.string()))
@@ -145,7 +171,7 @@ def _blocks(
     # Damage was noted by the first pass.
     log = ImportLog()
     seen: Counter[bytes] = Counter()
-    for block, span in zip(whole_lines(text.pieces(log)), found.spans, strict=False):
+    for block, span in zip(whole_lines(text.pieces(log), log), found.spans, strict=False):
         if span is None or not bounds.touches(span):
             continue
         columns = found.grammar.columns(_hit_lines(block, search) if search else block)
@@ -176,7 +202,7 @@ def _hit_lines(block: bytes, search: re.Pattern[bytes]) -> bytes:
 def _within(columns: Columns, bounds: Bounds, result: PassResult) -> Columns | None:
     kept = [bounds.holds(stamp) for stamp in columns.stamps]
     if not all(kept):
-        columns = Columns._make(tuple(compress(column, kept)) for column in columns)
+        columns = columns.where(kept)
     for cpu_text, stamp in zip(columns.cpus, columns.stamps, strict=True):
         cpu = int(cpu_text)
         result.cpu_first_ns[cpu] = min(result.cpu_first_ns.get(cpu, stamp), stamp)

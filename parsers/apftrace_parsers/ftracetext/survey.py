@@ -133,7 +133,7 @@ class _Surveyor:
 
     def run(self) -> Survey:
         found = self._found
-        for n, block in enumerate(whole_lines(self._text.pieces(self._log))):
+        for n, block in enumerate(whole_lines(self._text.pieces(self._log), self._log)):
             if n == 0:
                 found.grammar = Grammar(block)
             self._block(block)
@@ -147,7 +147,7 @@ class _Surveyor:
 
     def _block(self, block: bytes) -> None:
         lowest, highest, rows, at = STAMP_LIMIT, -1, 0, 0
-        marks = MARK.finditer(block) if b" EVENTS" in block or b" buffer started" in block else ()
+        marks = MARK.finditer(block) if b"EVENTS" in block or b" buffer started" in block else ()
         for mark in (*marks, None):
             part = block[at : mark.start() if mark else len(block)]
             columns = self._found.grammar.columns(part) if part else None
@@ -236,10 +236,12 @@ class _Surveyor:
         found.tracer = found.tracer or header.tracer
         found.kernel = found.kernel or header.kernel
         self._written = self._written or header.entries
-        strange = block.count(b"\n") - rows - len(OTHER.findall(block))
+        # Without its last line end, behind which an empty line would be found.
+        strange = block.count(b"\n") - rows - len(OTHER.findall(block, 0, len(block) - 1))
         if strange <= 0:
             return
-        if self._strangers < SAMPLES:
+        shown = self._strangers
+        if shown < SAMPLES:
             at = self._at
             for line in block.split(b"\n")[:-1]:
                 if not (found.grammar.record.match(line) or OTHER.match(line)):
@@ -247,8 +249,7 @@ class _Surveyor:
                 at += len(line) + 1
                 if self._strangers >= SAMPLES:
                     break
-            strange -= min(self._strangers, strange)
-        self._log.count("lines of no known form", strange)
+        self._log.count("lines of no known form", strange - (self._strangers - shown))
 
     def _strange(self, at: int, line: bytes) -> None:
         self._strangers += 1
