@@ -14,7 +14,9 @@ def complaints(names: list[str]) -> list[str]:
     tops = {name.split("/")[0] for name in names if ".dist-info/" not in name}
     found = [f"unexpected top level {top}" for top in sorted(tops - PACKAGES)]
     found += [f"no package {package}" for package in sorted(PACKAGES - tops)]
-    found += [f"no py.typed in {package}" for package in sorted(PACKAGES) if f"{package}/py.typed" not in names]
+    found += [
+        f"no py.typed in {package}" for package in sorted(PACKAGES) if f"{package}/py.typed" not in names
+    ]
     for module in COMPILED:
         found += [f"no {module}{suffix}" for suffix in (".py", ".pxd") if module + suffix not in names]
         if not any(name.startswith(module + ".") and name.endswith(".so") for name in names):
