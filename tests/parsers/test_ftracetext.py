@@ -423,3 +423,11 @@ def test_other_texts_are_not_taken(tmp_path: Path, text: str) -> None:
 def test_an_empty_trace(tmp_path: Path) -> None:
     rows, result = streamed(written(tmp_path, HEADER.format(entries=0, written=0)), ENTRY)
     assert (rows, result.counts, result.losses, result.first_ns) == ([], {}, [], None)
+
+
+def test_one_event_for_two_picks(tmp_path: Path) -> None:
+    picks = (*ENTRY, Pick(("kvm_entry",), (("rip",),)))
+    text = "".join(line("kvm_entry", f"vcpu {n}, rip 0x{n + 5}", ts=f"1.00000{n}") for n in (1, 2))
+    rows, result = streamed(written(tmp_path, text), picks)
+    assert [(row["pick"], row["a"]) for row in rows] == [(0, 1), (1, 6), (0, 2), (1, 7)]
+    assert result.counts == {"kvm_entry": 2}

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from apftrace_parsers.ftracetext.text import Text
 
 MAX_STREAM_FIELDS = 3
-_SYSTEM = re.compile(r"kvm|sched|workqueue|signal|block|irq|timer|exceptions|mmap_lock")
+_SYSTEM = re.compile(r"(kvm|sched|workqueue|signal|block|irq|timer|mmap_lock)_")
 _SYSTEMS = {"memory_failure_event": "ras", "function": "ftrace"}
 
 
@@ -199,7 +199,7 @@ def _selects(pattern: str, form: EventFormat) -> bool:
 def _system(event: str) -> str:
     # Text does not say it; the names of the tracepoints that matter here begin with it.
     found = _SYSTEM.match(event)
-    return _SYSTEMS.get(event) or (found[0] if found else "")
+    return _SYSTEMS.get(event) or (found[1] if found else "")
 
 
 def _free(name: str) -> str:
