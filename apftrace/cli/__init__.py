@@ -6,6 +6,7 @@ read, 4 readable but the verdict is unsafe.
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 
@@ -40,8 +41,14 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command line; every foreseen error becomes one line on stderr."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         sys.exit(cli.main(prog_name="apftrace", standalone_mode=False) or 0)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        sys.exit(error.exit_code)
     except click.UsageError as error:
         help_for = error.ctx.command_path if error.ctx else "apftrace"
         fail(f"{error.format_message()} (see {help_for} -h)", error.exit_code)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from apftrace.cli.screen import say
+from apftrace.cli.screen import refuse_to_overwrite, say
 from apftrace.errors import ReportError
 
 if TYPE_CHECKING:
@@ -67,6 +67,7 @@ def analyze(
     if str(trace) == "-":
         raise click.UsageError("TRACE must be a file: the format needs to seek")
     report = _report_for(output, format_)
+    refuse_to_overwrite(trace, output)
     from apftrace.api import analyze as analyse
 
     analysis = analyse(trace, late_after_ns=threshold)

@@ -10,7 +10,7 @@ import click
 
 from apftrace.ahead import one_ahead
 from apftrace.api import ASYNC_PF_EVENTS
-from apftrace.cli.screen import say
+from apftrace.cli.screen import refuse_to_overwrite, say
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,6 +43,7 @@ def events(trace: Path, names: tuple[str, ...], output: Path | None, format_: st
       apftrace events trace.dat -e sched:sched_switch -e 'kvm:kvm_e*' --format csv
     """
     chosen = format_ or _by_suffix(output)
+    refuse_to_overwrite(trace, output)
     from apftrace.api import read_trace
     from apftrace.eventtable import in_time_order
     from apftrace_parsers.base import PassResult
@@ -80,6 +81,11 @@ def _by_suffix(output: Path | None) -> str:
 def _write(rows: pa.RecordBatchReader, format_: str, output: Path | None) -> None:
     if output is None or str(output) == "-":
         _WRITERS[format_](rows, sys.stdout.buffer)
+        return
+    output = output.resolve()
+    if output.exists() and not output.is_file():
+        with output.open("wb") as file:
+            _WRITERS[format_](rows, file)
         return
     # A file that is half written must not look whole.
     part = output.with_name(f".{output.name}.part")

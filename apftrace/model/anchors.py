@@ -26,10 +26,10 @@ READINGS: dict[int, tuple[str, ...]] = {
     tp.READY: ("hlts", *SHARES, "hog"),
     tp.COMPLETED: (*SHARES, "hog"),
     tp.READING: ("entries", "hlts", *SHARES),
-    tp.MSR: ("entries", "exit_ts", *SHARES, "hog"),
+    tp.MSR: ("entries", "exit_ts", *SHARES, "hog", "guest"),
     tp.INJ_EXCEPTION: ("entries",),
-    tp.ACCEPT: ("entries", "virqs", *SHARES),
-    tp.INJ_VIRQ: ("entries", "virqs", *SHARES, "hog"),
+    tp.ACCEPT: ("entries", "virqs", *SHARES, "guest"),
+    tp.INJ_VIRQ: ("entries", "virqs", *SHARES, "hog", "guest"),
 }
 """Columns of the reading that the model needs of each kind of anchor."""
 

@@ -82,6 +82,7 @@ def correlate(rec: Recording, *, late_after: int | None = None, clock_is_ns: boo
     rows = outcome.with_clears(rec, rows, threads)
     rows = outcome.with_progress(rec, rows, threads, spans)
     stale = outcome.staleness(rows, clock_is_ns=clock_is_ns)
+    rows = outcome.with_overtaken(rows)
     rows = outcome.with_outcome(rows, stale, ready_traced=rec.has(tp.READY))
     stuck = unacked.unacked(rec, delivered, threads, stale)
     rows = unacked.with_lost_work(rec, unacked.with_lost_interrupts(rows, stuck), stale)

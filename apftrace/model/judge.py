@@ -141,12 +141,15 @@ def _verdict(case: Case, findings: pl.DataFrame, unsafe: tuple[str, ...]) -> tup
     cancelled = n - answered - open_lives - undecided
     ends += [f"{cancelled} cancelled"] if cancelled else []
     told = f"{faults}: {', '.join(ends)}" if n else "No async page fault in the trace"
+    lost = "nothing lost" if not unsafe else "nothing shown to be lost"
+    if undecided and not unsafe:
+        return "undecided", f"{told}; records that would tell may be missing."
     if undecided or case.rec.losses:
         return "undecided", f"{told}; {unsafe[-1]}."
     if warnings.height:
-        return "warnings", f"{told}; nothing lost; {_summary(warnings)}."
+        return "warnings", f"{told}; {lost}; {_summary(warnings)}."
     timed = "nothing late" if case.rec.measures_time else f"not timed: clock {case.rec.clock}"
-    return "clean", f"{told}; nothing lost, {timed}." if n else f"{told}."
+    return "clean", f"{told}; {lost}, {timed}." if n else f"{told}."
 
 
 def _summary(findings: pl.DataFrame) -> str:

@@ -11,23 +11,28 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from apftrace.model.recording import Recording
-    from apftrace_parsers.base import Loss
 
 _EARLIEST, _LATEST = -(2**62), 2**62
 
 
-def blind_spans(losses: Iterable[Loss], cpus: frozenset[int]) -> list[tuple[int, int]]:
-    """Return the disjoint spans in ns, in order, during which any of ``cpus`` was blind."""
+def blind_spans(rec: Recording, tid: int) -> list[tuple[int, int]]:
+    """Return the disjoint spans in ns, in order, during which a thread may have left records that are not there.
+
+    Lost records count on the CPUs where the thread was seen; where the record does not even tell who ran on
+    the CPU, because it has no record at all, they count for every thread, and so does a CPU without records.
+    """
+    cpus = rec.cpus_of.get(tid, frozenset())
+    silent = {gap.cpu for gap in rec.uncovered}
+    # A loss without an end may be of any size: a cut file, statistics that the pages do not account for.
+    concern = (x for x in rec.losses if x.cpu in cpus or x.cpu in silent or x.before_ns is None)
+    gaps = [*concern, *rec.uncovered]
     spans = sorted(
         (
-            loss.after_ns if loss.after_ns is not None else _EARLIEST,
-            loss.before_ns if loss.before_ns is not None else _LATEST,
+            gap.after_ns if gap.after_ns is not None else _EARLIEST,
+            gap.before_ns if gap.before_ns is not None else _LATEST,
         )
-        for loss in losses
-        if loss.cpu in cpus
+        for gap in gaps
     )
     merged: list[tuple[int, int]] = []
     for start, stop in spans:
@@ -48,11 +53,11 @@ def overlaps_blind(rec: Recording, frame: pl.DataFrame, start: str, stop: str, n
         stop: column with the last instant.
         name: column to add.
     """
-    if not rec.losses or not frame.height:
+    if not (rec.losses or rec.uncovered) or not frame.height:
         return frame.with_columns(pl.lit(value=False).alias(name))
     parts = []
     for (tid,), rows in frame.with_row_index("_row").group_by("tid"):
-        spans = blind_spans(rec.losses, rec.cpus_of.get(int(tid), frozenset()))
+        spans = blind_spans(rec, int(tid))
         if not spans:
             parts.append(rows.select("_row", pl.lit(value=False).alias(name)))
             continue
@@ -66,5 +71,5 @@ def overlaps_blind(rec: Recording, frame: pl.DataFrame, start: str, stop: str, n
 
 def blind_within(rec: Recording, tid: int, start: int, stop: int) -> bool:
     """Say whether a CPU of thread ``tid`` was blind at any time in [start, stop]."""
-    spans = blind_spans(rec.losses, rec.cpus_of.get(tid, frozenset()))
+    spans = blind_spans(rec, tid)
     return any(begin <= stop and end >= start for begin, end in spans)

@@ -5,14 +5,15 @@ cdef int _TRY, _REPEATED, _NOT_PRESENT, _READY, _COMPLETED, _ENTRY, _EXIT, _MSR,
 cdef int _ACCEPT, _INJ_VIRQ, _PAGE_FAULT, _USERSPACE_EXIT, _SWITCH, _WAKING, _WAKEUP, _QUEUE_WORK
 cdef int _EXECUTE_START, _EXECUTE_END, _PROCESS_EXIT, _APICV_ACCEPT, _READING, _LOST
 cdef long long _MSR_EN, _MSR_INT, _MSR_ACK, _PF_VECTOR, _MC_VECTOR, _HLT_VMX, _HLT_SVM
-cdef long long _SLEEPING, _UNINTERRUPTIBLE, _DEAD, _STATE_MASK, _NEVER, _ABSURD
+cdef long long _SLEEPING, _UNINTERRUPTIBLE, _DEAD, _STATE_MASK, _NEVER, _ABSURD, _CPU_MASK
 cdef int _UNKNOWN, _RUNNING, _RUNNABLE, _SLEEP, _BLOCKED
 cdef int _TID, _FIRST, _LAST, _CPU, _ENTRIES, _VIRQS, _HLTS, _EXIT_TS, _ENTRY_TS, _STATE, _SINCE, _CLOCK
-cdef int _N_VECTORS, _DUE, _OTHER, _OWN, _PREV, _READY_GFN, _VCPU, _GONE, _WORK, _HOG, _HOG_WAIT, _FIELDS
+cdef int _N_VECTORS, _DUE, _OTHER, _OWN, _PREV, _READY_GFN, _VCPU, _GONE, _WORK, _HOG, _HOG_WAIT, _OUT_TO, _OUT_AT, _OUT_CPU, _GUEST, _FIELDS
 
 @cython.final
 cdef class Odometer:
     cdef int[::1] use
+    cdef long long[::1] switches
     cdef public dict open_lives
     cdef public dict cpus_of
     cdef long long function
@@ -21,7 +22,7 @@ cdef class Odometer:
     cdef int[::1] slots
     cdef int mask, n_threads
     cdef dict _out
-    cdef long long[::1] o_ts, o_a, o_b, o_c, o_exit, o_ran, o_waited, o_slept, o_blocked
+    cdef long long[::1] o_ts, o_a, o_b, o_c, o_exit, o_ran, o_waited, o_slept, o_blocked, o_guest
     cdef int[::1] o_cpu, o_tid, o_kind, o_entries, o_virqs, o_hlts, o_hog
     cdef int n_out, room
     cdef long long n_before

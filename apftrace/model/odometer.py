@@ -54,13 +54,16 @@ _DEAD = _tp.TASK_DEAD
 _STATE_MASK = _tp.TASK_STATE_MASK
 _NEVER = -(2**62)
 _ABSURD = 2**60
+_CPU_MASK = 0xFFFF
 
 # What a thread is doing, as the sched events tell it. Time in a state is booked in _CLOCK + state.
 _UNKNOWN, _RUNNING, _RUNNABLE, _SLEEP, _BLOCKED = range(5)
 
 # Fields of a thread's record in ``state``.
 _TID, _FIRST, _LAST, _CPU, _ENTRIES, _VIRQS, _HLTS, _EXIT_TS, _ENTRY_TS, _STATE, _SINCE = range(11)
-_PREV, _READY_GFN, _VCPU, _GONE, _WORK, _HOG, _HOG_WAIT, _CLOCK = range(11, 19)
+_PREV, _READY_GFN, _VCPU, _GONE, _WORK, _HOG, _HOG_WAIT, _OUT_TO, _OUT_AT, _OUT_CPU, _GUEST, _CLOCK = range(
+    11, 23
+)
 _FIELDS = _CLOCK + 5
 
 # What an interrupt vector is used for: page-ready as told, anything else, or only ever right after a ready
@@ -71,13 +74,14 @@ _DUE, _OTHER, _OWN = 1, 2, 4
 COLUMNS: tuple[tuple[str, str], ...] = (
     ("ts", "q"), ("cpu", "i"), ("tid", "i"), ("kind", "i"), ("a", "q"), ("b", "q"), ("c", "q"),
     ("entries", "i"), ("virqs", "i"), ("hlts", "i"), ("exit_ts", "q"),
-    ("ran", "q"), ("waited", "q"), ("slept", "q"), ("blocked", "q"), ("hog", "i"),
+    ("ran", "q"), ("waited", "q"), ("slept", "q"), ("blocked", "q"), ("hog", "i"), ("guest", "q"),
 )  # fmt: skip
 """Columns of the anchors, with array typecodes: the event, then the reading of its thread.
 
 ``exit_ts`` is the thread's last kvm_exit; ``ran waited slept blocked`` are ns on a CPU, runnable but not
-on one, in interruptible and in uninterruptible sleep since the thread was first seen. ``hog`` is the
-thread that left the CPU to it after its longest wait since its previous anchor; 0 for none. In a kvm_msr row
+on one, in interruptible and in uninterruptible sleep since the thread was first seen; ``guest`` is ns from
+kvm_entry to kvm_exit. ``hog`` is the one thread that had the CPU for all of its longest wait since its
+previous anchor; 0 when there were several, or no wait. In a kvm_msr row
 the fields are write, ecx, data. A READING row is the vCPU thread's reading at the instant of a
 ``completed`` (a: gva, b: row of its not_present) that some kworker traced; in a ``completed`` row c is
 the row of the not_present when only one vCPU waits for the page, else -1.
@@ -92,6 +96,7 @@ class Odometer:
     """
 
     def __init__(self) -> None:
+        self.switches = memoryview(array("q", [0]) * (_CPU_MASK + 1))
         self.use = memoryview(array("i", [0]) * _N_VECTORS)
         self.use[_tp.LINUX_VECTOR] = _DUE
         self.open_lives: dict[int, list[tuple[int, int]]] = {}
@@ -186,6 +191,7 @@ class Odometer:
         self.o_slept[n] = state[base + _CLOCK + _SLEEP]
         self.o_blocked[n] = state[base + _CLOCK + _BLOCKED]
         self.o_hog[n] = state[base + _HOG]
+        self.o_guest[n] = state[base + _GUEST]
         state[base + _HOG] = 0
         state[base + _HOG_WAIT] = 0
         self.n_out = n + 1
@@ -234,9 +240,10 @@ class Odometer:
         elif kind == _INJ_EXCEPTION:
             return a in (_PF_VECTOR, _MC_VECTOR)
         elif kind == _QUEUE_WORK:
-            # schedule_work comes right after not_present on the same thread, before 5.8 right before it:
-            # that is how the address of async_pf_execute is learned.
-            if self.state[base + _PREV] in (_NOT_PRESENT, _TRY):
+            # schedule_work comes right after not_present on the same thread, before 5.8 right before it: that
+            # is how the address of async_pf_execute is learned.
+            before = self.state[base + _PREV]
+            if before == _NOT_PRESENT or (before == _TRY and self.function == 0):
                 self.function = b
             return b == self.function
         elif kind == _EXECUTE_START:
@@ -246,6 +253,8 @@ class Odometer:
             return a != 0 and self.state[base + _WORK] == a
         elif kind == _USERSPACE_EXIT:
             return b < 0 and b != -4
+        elif kind == _PROCESS_EXIT:
+            self.state[base + _GONE] = self.state[base + _LAST]
         return True
 
     def _seen(self, slot: int, tid: int, ts: int, cpu: int) -> None:
@@ -256,12 +265,17 @@ class Odometer:
             self.cpus_of.setdefault(tid, set()).add(cpu)
 
     def _switch(self, ts: int, cpu: int, prev_pid: int, prev_state: int, next_pid: int) -> None:
+        number = self.switches[cpu & _CPU_MASK] + 1
+        self.switches[cpu & _CPU_MASK] = number
         if prev_pid > 0:
             slot = self._slot_of(prev_pid, ts, cpu)
             if prev_state & _DEAD:
                 self.state[slot * _FIELDS + _GONE] = ts
             if prev_state & _STATE_MASK == 0:
                 self._become(slot, _RUNNABLE, ts)
+                self.state[slot * _FIELDS + _OUT_TO] = next_pid
+                self.state[slot * _FIELDS + _OUT_AT] = number
+                self.state[slot * _FIELDS + _OUT_CPU] = cpu
             elif prev_state & _UNINTERRUPTIBLE:
                 self._become(slot, _BLOCKED, ts)
             else:
@@ -271,7 +285,13 @@ class Odometer:
             base = slot * _FIELDS
             waited = ts - self.state[base + _SINCE]
             if self.state[base + _STATE] == _RUNNABLE and waited > self.state[base + _HOG_WAIT]:
-                self.state[base + _HOG] = prev_pid
+                # Out to one thread and back in from it, with no switch of this CPU between.
+                alone = (
+                    self.state[base + _OUT_TO] == prev_pid
+                    and self.state[base + _OUT_AT] == number - 1
+                    and self.state[base + _OUT_CPU] == cpu
+                )
+                self.state[base + _HOG] = prev_pid if alone else 0
                 self.state[base + _HOG_WAIT] = min(waited, _ABSURD)
             self._become(slot, _RUNNING, ts)
             self._seen(slot, next_pid, ts, cpu)
@@ -299,6 +319,9 @@ class Odometer:
         base = slot * _FIELDS
         if kind == _EXIT:
             self.state[base + _EXIT_TS] = ts
+            inside = ts - self.state[base + _ENTRY_TS]
+            if 0 < inside < _ABSURD:
+                self.state[base + _GUEST] = (self.state[base + _GUEST] + inside) & (_ABSURD - 1)
             if a in (_HLT_SVM, _HLT_VMX):
                 self.state[base + _HLTS] += 1
         elif kind == _ENTRY:
@@ -368,6 +391,7 @@ class Odometer:
         self.o_entries, self.o_virqs, self.o_hlts = views["entries"], views["virqs"], views["hlts"]
         self.o_exit, self.o_ran, self.o_waited = views["exit_ts"], views["ran"], views["waited"]
         self.o_slept, self.o_blocked, self.o_hog = views["slept"], views["blocked"], views["hog"]
+        self.o_guest = views["guest"]
 
     def take(self) -> dict[str, memoryview]:
         """Return the anchors since the last ``take``, a view per column of COLUMNS; valid until the next feed."""

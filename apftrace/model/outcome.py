@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 MIN_ENTRIES = 10
 """Entries into the guest after which a vCPU that ignores a completed life has had its chances."""
 
+MIN_OVERTAKEN = 3
+"""Lives of the vCPU that were completed later and answered before an older one counts as passed by."""
+
 MIN_AGE_NS = 10_000_000
 """No life younger than this is called stuck, however fast the others were."""
 
@@ -93,6 +96,7 @@ def with_clears(rec: Recording, lives: pl.DataFrame, threads: pl.DataFrame) -> p
         .otherwise(pl.lit("async page faults enabled anew: reset, resume or restore"))
         .alias("cleared_by"),
         pl.col("entries").alias("cleared_entries"),
+        (pl.col("c") & tp.EN_ENABLED == 0).alias("disabled"),
     )
     lives = _next_on_thread(lives, events)
     alls = (
@@ -176,6 +180,14 @@ def _by_own_events(rec: Recording, lives: pl.DataFrame) -> pl.DataFrame:
     )
 
 
+def with_overtaken(lives: pl.DataFrame) -> pl.DataFrame:
+    """Add ``overtaken``: how many lives of the thread were completed later than this one and got a ready."""
+    done = lives.select("life", "tid", "completed", pl.col("ready").is_not_null().cast(pl.Int64).alias("got"))
+    done = done.filter(pl.col("completed").is_not_null()).sort("tid", "completed", descending=[False, True])
+    later = done.select("life", (pl.col("got").cum_sum().over("tid") - pl.col("got")).alias("overtaken"))
+    return attach(lives, later)
+
+
 def with_outcome(lives: pl.DataFrame, stale: Staleness, *, ready_traced: bool) -> pl.DataFrame:
     """Add ``outcome``, ``lost_rule`` and ``end``; the order of the cases is the order of trust.
 
@@ -187,11 +199,20 @@ def with_outcome(lives: pl.DataFrame, stale: Staleness, *, ready_traced: bool) -
         & (pl.col("slot_free") > stale.age)
         & pl.lit(stale.n > 0)
     )
+    # ``done`` is first in, first out (R6): lives completed later and answered went past this one.
+    passed_by = (
+        (pl.col("overtaken") >= MIN_OVERTAKEN) & (pl.col("progress") > stale.age) & pl.lit(stale.n > 0)
+    )
+    stuck = stuck | passed_by
     done = pl.coalesce("completed", "finished").is_not_null()
+    # A reset by the VMM clears the queue unseen; what the guest writes or is sent on its way up shows it later.
+    restarted = pl.col("woken_all").is_not_null() | (
+        pl.col("cleared_entries").is_not_null() & ~pl.col("disabled")
+    )
     return lives.with_columns(
         pl.when(pl.col("ready").is_not_null() | pl.col("repaired").is_not_null())
         .then(pl.lit("answered"))
-        .when(done & stuck)
+        .when(done & stuck & ~restarted)
         .then(
             pl.when(pl.col("tainted") | pl.lit(not ready_traced))
             .then(pl.lit("undecided"))
@@ -211,6 +232,6 @@ def with_outcome(lives: pl.DataFrame, stale: Staleness, *, ready_traced: bool) -
         .then(pl.coalesce("acked", "injected", "accepted", "ended"))
         .when(pl.col("outcome").is_in(["cancelled", "woken_by_all"]))
         .then(pl.coalesce("cleared", "woken_all"))
-        .otherwise(pl.coalesce("last_run", "not_present"))
+        .otherwise(pl.max_horizontal("last_run", "completed", "not_present"))
         .alias("end"),
     )

@@ -14,7 +14,7 @@ from apftrace.model.odometer import Odometer
 from apftrace_parsers.base import Loss, PassResult
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     import pyarrow as pa
 
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 _ALWAYS_HIT = frozenset({tp.ENTRY, tp.EXIT, tp.SWITCH, tp.WAKING, tp.WAKEUP, tp.QUEUE_WORK, tp.EXECUTE_START})
 """Tracepoints that a host with running guests hits all the time: no hit means that they were off."""
 
+
+_MOST_CPUS = 1 << 16
 
 _COARSE_CLOCKS = frozenset({"counter", "uptime"})
 """trace_clock_counter counts events; trace_clock_jiffies gives jiffies_64_to_clock_t."""
@@ -42,6 +44,7 @@ class Recording:
         threads: final reading per thread: tid, first, last, entries, entry_ts, hlts, virqs, vcpu, gone, comm, tgid.
         cpus_of: CPUs on which each thread was seen.
         losses: gaps in the record.
+        uncovered: CPUs without any record: filtered out, cut off, or idle. A thread may have been there unseen.
         counts: hits per tracepoint name, of all tracepoints in the trace.
         recorded: kinds of tracepoint that were on.
         fields: kinds mapped to the field names that the trace has for a, b, c (null where it lacks one).
@@ -58,6 +61,7 @@ class Recording:
     threads: pl.DataFrame
     cpus_of: dict[int, frozenset[int]]
     losses: tuple[Loss, ...]
+    uncovered: tuple[Loss, ...]
     counts: dict[str, int]
     recorded: frozenset[int]
     fields: dict[int, tuple[str | None, ...]]
@@ -116,6 +120,7 @@ def assemble(
         threads=_threads(odometer, source.info),
         cpus_of={tid: frozenset(cpus) for tid, cpus in odometer.cpus_of.items()},
         losses=tuple(result.losses),
+        uncovered=tuple(_uncovered(source.info.cpus, result)),
         counts=dict(result.counts),
         recorded=recorded,
         fields=fields,
@@ -125,6 +130,14 @@ def assemble(
         last_ns=result.last_ns or 0,
         guests={tid: g.name for g in source.info.guests for tid in g.vcpu_tids.values()},
     )
+
+
+def _uncovered(n_cpus: int, result: PassResult) -> Iterator[Loss]:
+    if result.first_ns is None or result.last_ns is None:
+        return
+    for cpu in range(min(n_cpus, _MOST_CPUS)):
+        if cpu not in result.cpu_first_ns:
+            yield Loss(cpu, "", None, None, None)
 
 
 def recorded_kinds(

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from apftrace.model.recording import Recording
 
 
+MIN_VIRQS = 5
+"""Further interrupts that the guest took: one may have come first and run its handler with interrupts off."""
+
+
 def unacked(rec: Recording, delivered: pl.DataFrame, threads: pl.DataFrame, stale: Staleness) -> pl.DataFrame:
     """Return the stuck deliveries with ``verdict``: ``lost-interrupt`` or ``missing-ack``.
 
@@ -42,8 +46,10 @@ def unacked(rec: Recording, delivered: pl.DataFrame, threads: pl.DataFrame, stal
             (pl.col("last_run") - pl.col("start")).alias("progress"),
         )
     )
-    if not rec.has(tp.MSR, tp.ENTRY):
+    # Only where an ACK was recorded can one be missing.
+    if not rec.has(tp.MSR, tp.ENTRY) or not delivered["acked"].count():
         last = last.clear()
+    last = _with_chances(rec, last)
     last = overlaps_blind(rec, last, "start", "last_run", "blind")
     cleared = rec.kind(tp.MSR).filter((pl.col("a") == 1) & (pl.col("b") == tp.MSR_EN)).select("seq", "tid")
     ended = last.select("seq", "tid").join_asof(
@@ -56,14 +62,14 @@ def unacked(rec: Recording, delivered: pl.DataFrame, threads: pl.DataFrame, stal
     )["cleared_seq"]
     stuck = last.with_columns(ended.alias("cleared_seq")).filter(
         ~pl.col("blind")
-        & ~pl.col("broadcast")
+        & ((pl.col("faults_after") > 0) | (pl.col("virqs_after") >= MIN_VIRQS))
         & pl.col("cleared_seq").is_null()
         & (pl.col("entries_after") >= MIN_ENTRIES)
         & (pl.col("progress") > stale.age)
     )
     # Where posted interrupts bypass injection (APICv, AVIC) no kvm_inj_virq is due, and only the ACK counts.
     injects = rec.has(tp.INJ_VIRQ) and delivered["injected"].count() > 0
-    took_others = pl.col("virqs_after") > 0
+    took_others = pl.col("virqs_after") >= MIN_VIRQS
     return stuck.with_columns(
         pl.when(pl.col("injected").is_not_null())
         .then(pl.lit("missing-ack"))
@@ -73,6 +79,21 @@ def unacked(rec: Recording, delivered: pl.DataFrame, threads: pl.DataFrame, stal
         .then(pl.lit("missing-ack"))
         .alias("verdict")
     ).filter(pl.col("verdict").is_not_null())
+
+
+def _with_chances(rec: Recording, last: pl.DataFrame) -> pl.DataFrame:
+    """Add ``faults_after``: try and not_present events after the delivery, each of which needs IF=1 in the guest."""
+    faults = rec.kind(tp.TRY, tp.NOT_PRESENT).select("tid", pl.col("seq").alias("fault_seq"))
+    counted = (
+        last.select("tid", "seq")
+        .join(faults, on="tid", how="inner")
+        .filter(pl.col("fault_seq") > pl.col("seq"))
+        .group_by("tid")
+        .agg(pl.len().alias("faults_after"))
+    )
+    return last.join(counted, on="tid", how="left", maintain_order="left").with_columns(
+        pl.col("faults_after").fill_null(0)
+    )
 
 
 def with_lost_interrupts(lives: pl.DataFrame, stuck: pl.DataFrame) -> pl.DataFrame:
@@ -105,6 +126,8 @@ def with_lost_work(rec: Recording, lives: pl.DataFrame, stale: Staleness) -> pl.
         & pl.col("completed").is_null()
         & (pl.col("started_later") >= 3)
         & (rec.last_ns - pl.col("not_present") > stale.age)
+        & (pl.col("entries_after") >= MIN_ENTRIES)
+        & (pl.col("progress") > stale.age)
     )
     return lives.with_columns(
         pl.when(hit).then(pl.lit("lost")).otherwise("outcome").alias("outcome"),

@@ -237,7 +237,8 @@ class Story:
 
     def trace(self, **options: Any) -> TraceDat:
         """Return the history as a file to be; options are those of TraceDat."""
-        options.setdefault("cpus", self.cpus)
+        # A CPU without a single record would hide any thread: the file has the CPUs that the history uses.
+        options.setdefault("cpus", 1 + max((record.cpu for record in self.records), default=self.cpus - 1))
         options.setdefault("kallsyms", f"{ASYNC_PF_EXECUTE:x} t async_pf_execute\t[kvm]\n")
         options.setdefault("cmdlines", dict(sorted(self.comms.items())))
         return TraceDat(**options).add(*self.records)

@@ -89,17 +89,20 @@ def _cause_in_vcpu(case: Case, life: Row, phase: str) -> Cause:
 
 
 def _cause_while_running(case: Case, life: Row, phase: str, *, ran: bool) -> Cause:
-    if phase == "p4":
-        # 0xf3 is in the highest priority class: on a CPU and not injected means that IF was 0.
-        entered = (life["inj_entries"] or 0) - (life["acc_entries"] or 0)
-        if ran or entered > 1:
-            return IRQS_OFF, LIKELY
-        return "unknown (record sched:sched_switch and kvm:kvm_entry)", POSSIBLE
-    if not ran:
-        return "unknown (record sched:sched_switch)", POSSIBLE
+    if phase == "p3":
+        return (
+            "vCPU on a CPU, ready not handed over" if ran else "unknown (record sched:sched_switch)"
+        ), POSSIBLE
+    start, stop = _VCPU_SPANS[phase]
+    if not case.rec.has(tp.ENTRY, tp.EXIT) or life[f"{start}_guest"] is None or life[f"{stop}_guest"] is None:
+        return "unknown (record kvm:kvm_entry and kvm:kvm_exit)", POSSIBLE
+    # What counts is the time inside the guest, not that the vCPU thread was on a CPU.
+    inside = life[f"{stop}_guest"] - life[f"{start}_guest"]
+    if 2 * inside < life[phase]:
+        return f"vCPU busy in the host: only {duration(case, inside)} inside the guest", LIKELY
     if phase == "p5":
-        return "slow guest handler", POSSIBLE
-    return "vCPU on a CPU, ready not handed over", POSSIBLE
+        return "slow guest handler", LIKELY
+    return IRQS_OFF, LIKELY
 
 
 def _shares(life: Row, start: str, stop: str) -> dict[str, int]:

@@ -65,7 +65,8 @@ def _stuck(case: Case, verdict: str) -> Iterable[Row]:
 
 
 def _of_delivery(case: Case, row: Row, **stated: Any) -> Finding:
-    life = case.lives.filter(pl.col("life") == row["life"])
+    # A broadcast, or a delivery whose ready was not traced, answers no life that is known.
+    life = case.lives.filter(pl.col("life") == (-1 if row["life"] is None else row["life"]))
     return finding(
         severity=ERROR,
         tid=row["tid"],
@@ -83,7 +84,7 @@ def _of_delivery(case: Case, row: Row, **stated: Any) -> Finding:
         ruled_out=[
             "a later delivery, which would prove the ACK: there is none on this vCPU",
             f"vCPU not running: {row['entries_after']} entries since",
-            f"guest interrupts off: {row['virqs_after']} interrupts injected since",
+            f"guest interrupts off: {row['virqs_after']} interrupts and {row['faults_after']} async faults since",
             "record loss: none on this vCPU's CPUs since",
             "queue cleared by the guest: no write of MSR 4b564d02 since",
         ],

@@ -64,7 +64,7 @@ def _lost_wakeup(case: Case) -> Iterable[Finding]:
 
 
 def _halt_only(case: Case) -> bool:
-    return not case.delivered.height and not (case.lives["kind"] == "pv").any()
+    return not case.delivered.height and bool((case.lives["kind"] == "halt").all())
 
 
 def _clear_between(case: Case, life: Row) -> str | None:
@@ -73,9 +73,9 @@ def _clear_between(case: Case, life: Row) -> str | None:
         (pl.col("tid") == life["tid"]) & pl.col("ts").is_between(life["not_present"], life["end"])
     )
     if (window["kind"] == tp.SMM).any():
-        return "queue cleared on SMM (fixed by ab4e41eb9fab)"
+        return "possibly the queue was cleared on SMM (fixed by ab4e41eb9fab)"
     if window.filter((pl.col("kind") == tp.CR) & (pl.col("a") == 1) & (pl.col("b") == 0)).height:
-        return "queue cleared on a CR0 write (fixed by ab4e41eb9fab)"
+        return "possibly the queue was cleared on a CR0 write (fixed by ab4e41eb9fab)"
     return None
 
 
@@ -102,6 +102,7 @@ def _not_ruled_out(case: Case, cleared: str | None) -> list[str]:
     if not case.rec.has(tp.ENTRY):
         out.append("vCPU not entering the guest: record kvm:kvm_entry")
     if cleared is None:
+        out.append("queue cleared by a reset of the VMM, which leaves no kvm_msr")
         missing = [tp.NAMES[k] for k in _CLEARERS if not case.rec.has(k)]
         also = f" and {' '.join(missing)}" if missing else ""
         out.append(f"queue cleared by KVM: probe kvm_clear_async_pf_completion_queue{also}")

@@ -20,6 +20,8 @@ AT_ONCE_NS = 10_000_000
 _SIGBUS = 7
 _BUS_MCEERR_AR = 4
 _EFAULT = -14
+_MEMORY_FAULT = 39
+"""KVM_EXIT_MEMORY_FAULT comes with -EFAULT too, and asks the VMM to convert a page: include/uapi/linux/kvm.h."""
 
 
 def _refault_loop(case: Case) -> Iterable[Finding]:
@@ -103,7 +105,8 @@ def _fatal_fault(case: Case) -> Iterable[Finding]:
         pl.col("seq").shift(1).over("tid").alias("fault_seq"),
         pl.col("a").shift(1).over("tid").alias("address"),
     )
-    for row in rows(out.filter((pl.col("kind") == tp.USERSPACE_EXIT) & (pl.col("b") == _EFAULT))):
+    fatal = (pl.col("kind") == tp.USERSPACE_EXIT) & (pl.col("b") == _EFAULT) & (pl.col("a") != _MEMORY_FAULT)
+    for row in rows(out.filter(fatal)):
         refault = row["before"] == tp.PAGE_FAULT
         yield {
             "severity": ERROR,

@@ -12,6 +12,7 @@ from apftrace.model.rules.base import (
     ERROR,
     INFO,
     LIKELY,
+    POSSIBLE,
     PROVED,
     WARNING,
     Finding,
@@ -95,13 +96,16 @@ def _wrong_vector(case: Case) -> Iterable[Finding]:
     wrong = case.delivered.filter(
         pl.col("vec").is_not_null() & pl.col("implied").is_null() & ~pl.col("vec").is_in(list(case.vectors))
     )
+    right = set(case.delivered.filter(pl.col("vec").is_in(list(case.vectors)))["tid"].to_list())
     for row in rows(wrong):
         vec = int(row["vec"])
         sure = vec < FIRST_EXTERNAL
+        # A thread that is told on the right vector as well has no vector of its own.
+        mixed = row["tid"] in right
         due = "/".join(str(v) for v in sorted(case.vectors))
         yield {
-            "severity": ERROR,
-            "confidence": PROVED if sure else LIKELY,
+            "severity": ERROR if sure or mixed else WARNING,
+            "confidence": PROVED if sure else LIKELY if mixed else POSSIBLE,
             "tid": row["tid"],
             "token": row["token"],
             "ts": row["start"],

@@ -41,9 +41,15 @@ def _events_lost(case: Case) -> Iterable[Finding]:
             life,
             severity=WARNING,
             confidence=POSSIBLE,
-            cause="records lost while it was open",
-            message=f"token {hexed(life['token'])} is undecided: it has no ready, but records of a CPU of its "
-            "vCPU were lost while it was open",
+            cause="records may be missing while it was open"
+            if life["tainted"]
+            else "no ready in the whole trace",
+            message=f"token {hexed(life['token'])} is undecided: it has no ready, "
+            + (
+                "but its vCPU may have been where records were lost or no CPU was recorded"
+                if life["tainted"]
+                else "and neither has any other fault: the tracepoint was off, or none was answered"
+            ),
             not_ruled_out=["a ready whose record was lost"],
         )
     for ready in rows(case.readies.filter(pl.col("answer") == "undecided")):

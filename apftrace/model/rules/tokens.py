@@ -50,8 +50,8 @@ def _token_zero(case: Case) -> Iterable[Finding]:
     for life in rows(case.lives.filter(pl.col("token") == 0)):
         yield about(
             life,
-            severity=WARNING if life["outcome"] == "answered" else ERROR,
-            confidence=PROVED if life["outcome"] == "answered" else LIKELY,
+            severity=ERROR if life["outcome"] == "lost" else WARNING,
+            confidence=LIKELY if life["outcome"] == "lost" else PROVED,
             cause="host without 6f3c1fc",
             message="not_present with token 0, which the guest's slot cannot tell from empty: the next ready "
             "may overwrite it",

@@ -102,8 +102,14 @@ class TestMissingAck:
         assert "; 3 later faults of this vCPU wait behind it" in finding["message"]
         assert outcomes(analysis) == {"answered": 21, "in_flight": 3}
 
+    def test_quiet_where_nothing_shows_that_the_guest_took_interrupts(self) -> None:
+        assert not found(analyse(histories.missing_ack(), off=["kvm_inj_virq"]), "missing-ack")
+
     def test_found_with_less_confidence_where_injections_are_not_traced(self) -> None:
-        (finding,) = found(analyse(histories.missing_ack(), off=["kvm_inj_virq"]), "missing-ack")
+        # A further async page fault needs IF=1 in the guest.
+        story = histories.missing_ack()
+        story.pv_life(at=LATER + 100 * MS, without=ANSWER)
+        (finding,) = found(analyse(story, off=["kvm_inj_virq"]), "missing-ack")
         assert finding["confidence"] == "likely"
         assert finding["not_ruled_out"] == ["an interrupt lost before the guest: record kvm:kvm_inj_virq"]
 
@@ -137,7 +143,7 @@ class TestMissingAck:
         assert rules(analyse(story)) == {"wake-all"}
 
     @pytest.mark.parametrize("injected", [True, False])
-    def test_quiet_for_a_broadcast_that_is_not_acked_yet(self, injected: bool) -> None:
+    def test_found_for_a_broadcast_that_is_never_acked(self, injected: bool) -> None:
         story = Story()
         calm(story)
         tid = story.tid(0)
@@ -147,7 +153,8 @@ class TestMissingAck:
             story.event(LATER + 200, "kvm_inj_virq", tid, 0, vector=0xF3)
         for n in range(40):
             story.interrupt(at=LATER + (n + 1) * 5 * MS)
-        assert rules(analyse(story)) == {"wake-all"}
+        rule = "missing-ack" if injected else "lost-interrupt"
+        assert [f["token"] for f in found(analyse(story), rule)] == [0xFFFFFFFF]
 
     def test_undecided_when_records_were_lost_since(self) -> None:
         story = histories.missing_ack().lost(at=LATER + 52 * MS, cpu=0)

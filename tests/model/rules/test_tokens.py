@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tests.builders.story import ANSWER, Story
 from tests.model import histories
-from tests.model.histories import PAGE
+from tests.model.histories import PAGE, STUCK_FOR
 from tests.model.support import LATER, MS, START, S, analyse, calm, found, life, lines, rules
 
 TOKEN = 0x80000
@@ -89,10 +89,11 @@ class TestTokenZero:
         assert (finding["severity"], finding["confidence"], finding["token"]) == ("warning", "proved", 0)
         assert finding["cause"] == "host without 6f3c1fc"
 
-    def test_found_as_an_error_when_its_life_does_not_end(self) -> None:
+    def test_found_as_an_error_when_its_wakeup_is_lost(self) -> None:
         story = Story()
         calm(story)
         story.pv_life(at=LATER, token=0, gva=PAGE, without=ANSWER)
+        story.progress(start=LATER + MS, end=LATER + STUCK_FOR)
         (finding,) = found(analyse(story), "token-zero")
         assert (finding["severity"], finding["confidence"]) == ("error", "likely")
 
