@@ -40,7 +40,7 @@ def test_facts_of_the_file(run: Run, traces: Path) -> None:
     assert result.text.splitlines()[0] == str(traces / "calm.dat")
     facts = fields(result.text)
     assert facts["format"] == "trace.dat v7 (none)"
-    assert (facts["clock"], facts["cpus"], facts["lost"]) == ("local (ns)", "2", "nothing")
+    assert (facts["clock"], facts["cpus"], facts["lost"]) == ("local (ns)", "1", "nothing")
     assert facts["kernel"].startswith("Linux buildhost 6.12.0-custom")
     assert [float(word) for word in re.findall(r"[\d.]+", facts["window"])] == [
         pytest.approx(seconds, abs=1e-6) for seconds in (9.999994, 10.0385556, 0.0385616)

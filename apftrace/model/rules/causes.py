@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from apftrace.model.correlate import Case
 
 IRQS_OFF = "guest interrupts off"
+MOSTLY = 0.4
+"""Share of a phase that the vCPU must have spent inside the guest for the guest to be the cause."""
+
 _ASLEEP = {
     "slept": "vCPU halted or asleep in the host",
     "blocked": "vCPU in uninterruptible sleep in the host (a synchronous page-in, a lock)",
@@ -98,7 +101,7 @@ def _cause_while_running(case: Case, life: Row, phase: str, *, ran: bool) -> Cau
         return "unknown (record kvm:kvm_entry and kvm:kvm_exit)", POSSIBLE
     # What counts is the time inside the guest, not that the vCPU thread was on a CPU.
     inside = life[f"{stop}_guest"] - life[f"{start}_guest"]
-    if 2 * inside < life[phase]:
+    if inside < MOSTLY * life[phase]:
         return f"vCPU busy in the host: only {duration(case, inside)} inside the guest", LIKELY
     if phase == "p5":
         return "slow guest handler", LIKELY

@@ -162,7 +162,7 @@ class TestLateWakeup:
         story = Story()
         calm(story)
         story.pv_life(at=LATER, acked=LATER + 90 * MS)
-        assert lines(analyse(story).findings, NOT_OTHERS) == ["p5 slow guest handler possible"]
+        assert lines(analyse(story).findings, NOT_OTHERS) == ["p5 slow guest handler likely"]
 
     def test_found_in_p5_as_a_vcpu_that_gets_no_cpu(self) -> None:
         story = Story()
