@@ -24,7 +24,19 @@ UNREADABLE = 3
 INTERRUPTED = 130
 
 
+class _Verbs(click.Group):
+    # click turns a broken pipe into status 1, which here means that there is a finding.
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            # The reader has seen enough; what is still buffered has nowhere to go.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(0)
+
+
 @click.group(
+    cls=_Verbs,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     commands={c.name: c for c in COMMANDS if c.name},
 )
@@ -56,10 +68,6 @@ def main() -> None:
         fail(error.format_message(), error.exit_code)
     except click.Abort:
         sys.exit(INTERRUPTED)
-    except BrokenPipeError:
-        # The reader has seen enough; what is still buffered has nowhere to go.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
     except OSError as error:
         fail(f"{error.filename}: {error.strerror}" if error.filename else str(error), UNREADABLE)
     except ApftraceError as error:
