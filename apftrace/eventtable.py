@@ -45,14 +45,14 @@ def known(source: Source, events: Sequence[str]) -> list[str]:
         if any(matches(f, name) for f in formats) or any(c in name for c in "*?["):
             out.append(name)
             continue
-        old = _RENAMED.get(name.split(":")[-1])
+        old = RENAMED.get(name.split(":")[-1])
         if old is None or not any(matches(f, old) for f in formats):
             raise KeyError(name)
         out.append(old)
     return out
 
 
-_RENAMED = {"kvm_async_pf_repeated_fault": "kvm_async_pf_doublefault"}
+RENAMED = {"kvm_async_pf_repeated_fault": "kvm_async_pf_doublefault"}
 """Newest name to the name before 1685c0f32554 (Linux 6.0)."""
 
 

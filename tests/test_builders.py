@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import re
-import shutil
 import struct
 import subprocess
 from typing import TYPE_CHECKING
@@ -20,7 +19,6 @@ from tests.builders.tracedat import Discarded, Event, Missed, PageEnd, TraceDat
 if TYPE_CHECKING:
     from pathlib import Path
 
-trace_cmd = pytest.mark.skipif(not shutil.which("trace-cmd"), reason="trace-cmd is not installed")
 
 FORMS = [
     (version, compression, Layout(order, long_size, page_size))
@@ -41,7 +39,6 @@ def _undotted(line: str) -> str:
     return line.replace(".", "").replace("] ", "]")
 
 
-@trace_cmd
 @pytest.mark.parametrize(("version", "compression", "layout"), FORMS)
 def test_trace_cmd_reads_every_form(tmp_path: Path, version: int, compression: str, layout: Layout) -> None:
     dat = TraceDat(
@@ -70,7 +67,6 @@ def test_trace_cmd_reads_every_form(tmp_path: Path, version: int, compression: s
     ]
 
 
-@trace_cmd
 @pytest.mark.parametrize("long_size", [8, 4])
 @pytest.mark.parametrize("order", ["<", ">"])
 def test_fields_of_every_kind(tmp_path: Path, order: str, long_size: int) -> None:
@@ -86,7 +82,6 @@ def test_fields_of_every_kind(tmp_path: Path, order: str, long_size: int) -> Non
     )
 
 
-@trace_cmd
 @pytest.mark.parametrize("version", [6, 7])
 def test_options_reach_trace_cmd(tmp_path: Path, version: int) -> None:
     facts = [
@@ -105,7 +100,6 @@ def test_options_reach_trace_cmd(tmp_path: Path, version: int) -> None:
         assert expected in dump.stdout
 
 
-@trace_cmd
 def test_tsc_stamps_are_converted(tmp_path: Path) -> None:
     dat = TraceDat(clock="tsc2nsec", options=[options.tsc2nsec(1 << 30, 31)]).add(
         Event(4 * START, 0, 7, "kvm_entry")
@@ -113,7 +107,6 @@ def test_tsc_stamps_are_converted(tmp_path: Path) -> None:
     assert " 2.000000000:" in report(dat.write(tmp_path / "trace.dat"))[-1]
 
 
-@trace_cmd
 def test_story_reads_as_written(tmp_path: Path) -> None:
     story = Story(isa=ISA_VMX)
     token = story.pv_life(at=START, token=0x1001, gva=0x7F008, vcpu=1)

@@ -7,6 +7,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import jsonschema
 import polars as pl
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -218,5 +219,4 @@ def test_any_value_is_hidden(gva, gfn, hva, comm):
 
 
 def test_json_stays_valid_by_its_schema():
-    jsonschema = pytest.importorskip("jsonschema")
     jsonschema.validate(json.loads(JsonReport().render(redacted(analysis()))), schema())

@@ -64,8 +64,9 @@ def events(trace: Path, names: tuple[str, ...], output: Path | None, format_: st
 def _present(formats: object) -> tuple[str, ...]:
     """Return the async page fault events that the trace describes; all of them when it has none."""
     names = {f.name for f in formats}  # type: ignore[attr-defined]
-    renamed = {"kvm_async_pf_repeated_fault": "kvm_async_pf_doublefault"}
-    found = tuple(n for n in ASYNC_PF_EVENTS if n in names or renamed.get(n) in names)
+    from apftrace.eventtable import RENAMED
+
+    found = tuple(n for n in ASYNC_PF_EVENTS if n in names or RENAMED.get(n) in names)
     return found or ASYNC_PF_EVENTS
 
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 import pytest
 
 from tests.corpus.edit import MUTATORS
-from tests.corpus.run import capture_paths, describe, run
+from tests.corpus.run import describe, run
 
 CASES = 5
 LARGEST = 330_000
 """Bytes of a capture on disk; the large ones are for ``python -m tests.corpus.run``."""
 
 
-@pytest.mark.skipif(not capture_paths(), reason="no captures at hand")
 @pytest.mark.parametrize("mutator", sorted(MUTATORS))
 def test_nothing_missed_and_no_false_alarm(mutator: str) -> None:
     cases = list(run(CASES, seed=1, only=mutator, largest=LARGEST))
