@@ -120,7 +120,7 @@ def assemble(
         threads=_threads(odometer, source.info),
         cpus_of={tid: frozenset(cpus) for tid, cpus in odometer.cpus_of.items()},
         losses=tuple(result.losses),
-        uncovered=tuple(_uncovered(source.info.cpus, result)),
+        uncovered=tuple(uncovered_cpus(source.info.cpus, result)),
         counts=dict(result.counts),
         recorded=recorded,
         fields=fields,
@@ -132,7 +132,8 @@ def assemble(
     )
 
 
-def _uncovered(n_cpus: int, result: PassResult) -> Iterator[Loss]:
+def uncovered_cpus(n_cpus: int, result: PassResult) -> Iterator[Loss]:
+    """Yield the CPUs of which a pass saw no record, as gaps that are the whole record."""
     if result.first_ns is None or result.last_ns is None:
         return
     for cpu in range(min(n_cpus, _MOST_CPUS)):

@@ -132,6 +132,19 @@ class PassResult:
     """Recoverable damage, one sentence each, with offset; the first few of a kind, then a count."""
 
 
+class Symbols(Protocol):
+    """What the addresses in records mean: kallsyms of the kernel that recorded, or the names in a text."""
+
+    def find(self, name: str) -> tuple[int, ...]:
+        """Return the values that stand for the start of the functions of this name, as the stream carries them.
+
+        A place within a function is at most its start plus the offset.
+        """
+
+    def covers(self, value: int) -> bool:
+        """Say whether the symbols can tell what a value is; false for a bare address without kallsyms."""
+
+
 class Source(Protocol):
     """An opened trace."""
 
@@ -144,6 +157,12 @@ class Source(Protocol):
 
     def resolve(self, picks: Sequence[Pick]) -> tuple[Resolved | None, ...]:
         """Return per pick what the source offers; null when it knows none of the names."""
+
+    def probes(self) -> tuple[EventFormat, ...]:
+        """Return the events of dynamic probes: those with a field whose name begins with ``__probe_``."""
+
+    def symbols(self) -> Symbols:
+        """Return what tells functions by the addresses in records."""
 
     def stream(
         self,

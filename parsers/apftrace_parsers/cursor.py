@@ -135,6 +135,10 @@ class FileCursor(Cursor):
         """Bytes that are left."""
         return max(self._size - self._at, 0)
 
+    def copy(self, at: int) -> FileCursor:
+        """Return a cursor of its own over the same file."""
+        return FileCursor(self._fd, self._size, path=self.path, at=at, big=self.big)
+
     def seek(self, at: int) -> None:
         """Go to an offset of the file."""
         self._at = at

@@ -162,6 +162,10 @@ class EventTable:
             return self.events
         return self._by_name.get(pattern.rpartition(":")[2], ())
 
+    def containing(self, text: bytes) -> tuple[EventText, ...]:
+        """Return the events whose format holds a text, in order of the table."""
+        return tuple(event for event in self.events if text in event.text)
+
     def label(self, event: EventText) -> str:
         """Return the name of an event, with its system only where two systems share the name."""
         systems = {e.system for e in self._by_name[event.name]}

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from apftrace_parsers.base import EventFormat, Loss, PassResult, Pick, Resolved, SourceInfo
 from apftrace_parsers.columns import tabulated
 from apftrace_parsers.stream import merged
+from apftrace_parsers.symbols import no_symbols
 from apftrace_parsers.walk import Pass
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
+    from apftrace_parsers.base import Symbols
     from apftrace_parsers.eventformat import EventTable, EventText, Field
     from apftrace_parsers.walk import Ring
 
@@ -40,6 +42,7 @@ class RingSource:
         stats: losses that the recorder counted.
         lost: CPUs whose pages cannot be read at all.
         notes: damage found in the headers; every pass repeats it.
+        symbols: kallsyms of the kernel; null when the trace has none.
     """
 
     def __init__(
@@ -51,6 +54,7 @@ class RingSource:
         stats: Sequence[BufferStat] = (),
         lost: Sequence[Loss] = (),
         notes: Sequence[str] = (),
+        symbols: Symbols | None = None,
     ) -> None:
         self._info = info
         self._ring = ring
@@ -58,6 +62,7 @@ class RingSource:
         self._stats = tuple(stats)
         self._lost = tuple(lost)
         self._notes = tuple(notes)
+        self._symbols = symbols or no_symbols()
 
     @property
     def info(self) -> SourceInfo:
@@ -75,6 +80,14 @@ class RingSource:
             names = tuple(f.name if f else None for f in fields)
             found.append(Resolved(self._table.label(event), names) if event else None)
         return tuple(found)
+
+    def probes(self) -> tuple[EventFormat, ...]:
+        """Return the events of dynamic probes."""
+        return tuple(map(self._table.format, self._table.containing(b" __probe_")))
+
+    def symbols(self) -> Symbols:
+        """Return what tells functions by the addresses in records."""
+        return self._symbols
 
     def stream(
         self,

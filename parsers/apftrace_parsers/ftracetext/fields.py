@@ -25,7 +25,9 @@ PAIR = re.compile(rb"(?<!\w)([A-Za-z_]\w*)(?:=| = | )(-?0x[\da-f]{1,16}|-?\d{1,2
 HEX_PAIR = re.compile(rb"(?<!\w)([A-Za-z_]\w*)=([\da-f]{1,16})(?!\w)")
 BARE_HEX = frozenset({"ecx", "cr", "apicid"})
 """Fields whose print fmt says %x without 0x before it."""
-SYMBOLS = frozenset({"function"})
+PLACES = frozenset({"__probe_ip", "__probe_ret_ip", "__probe_func", "ip", "parent_ip"})
+"""Fields printed as a place in a function; see `place`."""
+SYMBOLS = frozenset({"function"}) | PLACES
 """Fields printed as a symbol: a number made of its name stands for it, and is only good to compare."""
 UNSIGNED = frozenset(
     {"address", "data", "error_code", "fault_address", "function", "gfn", "gva"}
@@ -122,6 +124,30 @@ def symbol(text: bytes) -> int:
     return zlib.crc32(text.partition(b"+")[0]) | 1 << 62
 
 
+_OFFSET_BITS = 16
+_PLACE = rb"[^\s()<>]{1,512}(?: \[[\w.-]{1,64}\])?"
+_ADDRESS = re.compile(rb"0x[\da-f]{1,16}|[\da-f]{8,16}")
+_IN_FUNCTION = re.compile(rb"([^+\s]+)(?:\+0x([\da-f]{1,8}))?")
+_CLONE = re.compile(rb"\.(?!cold)")
+
+
+@lru_cache(4096)
+def place(text: bytes) -> int:
+    """Return a number for ``function+0x4/0x1b0``: one for the function plus the offset, a plain address itself."""
+    if _ADDRESS.fullmatch(text):
+        return signed(int(text, 16))
+    found = _IN_FUNCTION.match(text)
+    name, offset = (found[1], int(found[2] or b"0", 16)) if found else (text, 0)
+    # A clone (.isra.0, .constprop.0) is the function; its cold part is not.
+    start = zlib.crc32(_CLONE.split(name, maxsplit=1)[0]) << _OFFSET_BITS
+    return 1 << 62 | start | min(offset, (1 << _OFFSET_BITS) - 1)
+
+
+def is_place(value: int) -> bool:
+    """Say whether a number stands for a function's name, not for an address."""
+    return value >> 62 == 1
+
+
 # TASK_REPORT of include/linux/sched.h in the letters of sched_switch; + is TASK_REPORT_MAX: preempted.
 # K and W are from before 4.14, when a state could have several letters.
 _STATES = {"S": 1, "D": 2, "T": 4, "t": 8, "X": 0x10, "Z": 0x20, "P": 0x40, "I": 0x80, "K": 0x80, "W": 0x80}
@@ -164,8 +190,8 @@ def _form(pattern: bytes, **readers: Callable[[bytes], int] | int) -> Form:
 
 _ACCEPT = (_form(rb"apicid (?P<apicid>[\da-f]{1,8}) vec (?P<vec>\d{1,3})", apicid=bare_hex),)
 _WAKE = (
-    _form(rb"comm=COMM pid=(?P<pid>INT) prio=INT (?:success=\d+ )?target_cpu=\d+ *$"),
-    _form(rb"COMM:(?P<pid>INT) \[INT\](?: success=\d+)?(?: CPU:\d+)? *$"),
+    _form(rb"comm=COMM pid=(?P<pid>INT) prio=INT (?:success=\d+ )?target_cpu=(?P<target_cpu>\d{1,9}) *$"),
+    _form(rb"COMM:(?P<pid>INT) \[INT\](?: success=\d+)?(?: CPU:(?P<target_cpu>\d{1,9}))? *$"),
 )
 _WORK = (
     _form(
@@ -175,7 +201,25 @@ _WORK = (
     ),
 )
 
+# print_type_... of kernel/trace/trace_probe.c; libtraceevent shows the bare addresses of the print fmt.
+_PROBES = (
+    re.compile(rb"\((?P<__probe_ip>" + _PLACE + rb")\)(?P<rest>[^\n]*)"),
+    re.compile(
+        rb"\((?P<__probe_ret_ip>" + _PLACE + rb") <- (?P<__probe_func>" + _PLACE + rb")\)(?P<rest>[^\n]*)"
+    ),
+)
+
 FORMS: dict[str, tuple[Form, ...]] = {
+    "function": (
+        _form(
+            rb" *(?P<ip>"
+            + _PLACE
+            + rb")(?:\((?:\w{1,64}=)?\??(?P<args>-?0x[\da-f]{1,16}|-?\d{1,20})?[^\n]*?\))?"
+            rb"(?: <--? ?(?P<parent_ip>" + _PLACE + rb"))?(?![^\s(])",
+            ip=place,
+            parent_ip=place,
+        ),
+    ),
     "kvm_entry": (
         _form(rb"vcpu (?P<vcpu_id>\d{1,9}),? rip (?P<rip>0x[\da-f]{1,16})"),
         _form(rb"vcpu (?P<vcpu_id>\d{1,9})(?![^\n])"),
@@ -271,6 +315,15 @@ def pairs(text: bytes) -> dict[str, bytes]:
     return found
 
 
+def _shown(text: bytes) -> dict[str, bytes]:
+    # Where a probe hit, if the text begins with that, and the numbers in the rest.
+    for pattern in _PROBES:
+        if found := pattern.match(text):
+            places = {name: value for name, value in found.groupdict().items() if name != "rest"}
+            return pairs(found["rest"]) | places
+    return pairs(text)
+
+
 def fields_of(event: str, text: bytes) -> dict[str, bool]:
     """Return the fields that a text of an event shows, each with whether it is unsigned."""
     for form in FORMS.get(event, ()):
@@ -278,7 +331,7 @@ def fields_of(event: str, text: bytes) -> dict[str, bool]:
             return {name: name in UNSIGNED for name in form.names}
     return {
         name: (value.startswith(b"0x") or name in UNSIGNED) and not value.startswith(b"-")
-        for name, value in pairs(text).items()
+        for name, value in _shown(text).items()
     }
 
 
@@ -304,5 +357,5 @@ def _values(forms: Sequence[Form], names: Sequence[str | None], text: bytes) -> 
         columns = form.columns([text], names)
         if columns is not None:
             return [column[0] for column in columns]
-    shown = pairs(text)
-    return [number(shown[name]) if name in shown else None for name in names]
+    shown = _shown(text)
+    return [(place if name in PLACES else number)(shown[name]) if name in shown else None for name in names]

@@ -13,7 +13,7 @@ import pyarrow as pa
 from apftrace.errors import TraceUnsupported
 from apftrace_parsers.base import EventFormat, Loss, PassResult, Pick, Resolved, SourceInfo
 from apftrace_parsers.eventformat import LEADING
-from apftrace_parsers.ftracetext.fields import SYMBOLS
+from apftrace_parsers.ftracetext.fields import SYMBOLS, is_place, place
 from apftrace_parsers.ftracetext.rows import Bounds, streamed, tabulated
 from apftrace_parsers.ftracetext.survey import survey
 from apftrace_parsers.ftracetext.text import GzipText
@@ -24,8 +24,21 @@ if TYPE_CHECKING:
     from apftrace_parsers.ftracetext.text import Text
 
 MAX_STREAM_FIELDS = 3
+_PROBED = frozenset({"__probe_ip", "__probe_func"})
 _SYSTEM = re.compile(r"(kvm|sched|workqueue|signal|block|irq|timer|mmap_lock)_")
 _SYSTEMS = {"memory_failure_event": "ras", "function": "ftrace"}
+
+
+class TextSymbols:
+    """Functions by the numbers that stand for their names; a `base.Symbols`."""
+
+    def find(self, name: str) -> tuple[int, ...]:
+        """Return the number of a name."""
+        return (place(name.encode()),)
+
+    def covers(self, value: int) -> bool:
+        """Say whether a value stands for a name; a bare address in a text means nothing."""
+        return is_place(value)
 
 
 class TextSource:
@@ -81,6 +94,18 @@ class TextSource:
     def resolve(self, picks: Sequence[Pick]) -> tuple[Resolved | None, ...]:
         """Return per pick the event that occurs, and which of its fields the texts show."""
         return tuple(map(self._resolve, picks))
+
+    def probes(self) -> tuple[EventFormat, ...]:
+        """Return the events whose texts begin as those of probes do."""
+        return tuple(
+            f
+            for f in self.formats()
+            if any(n.startswith("__probe_") for n in self._survey.fields.get(f.name, ()))
+        )
+
+    def symbols(self) -> TextSymbols:
+        """Return what tells functions by their names in the text."""
+        return TextSymbols()
 
     def stream(
         self,

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from apftrace_parsers.tracedat.options import Options
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from apftrace_parsers.cursor import Cursor
     from apftrace_parsers.tracedat.header import Header
 
@@ -22,6 +24,7 @@ class Meta:
         options: all options.
         event_texts: (system, format text) of every tracepoint.
         cmdlines: saved_cmdlines, lines of pid and comm.
+        kallsyms: reads the text of kallsyms, empty where it is missing or damaged.
         cut: the file ends before its last options; more may be missing than they would tell.
     """
 
@@ -30,6 +33,7 @@ class Meta:
     options: Options = field(default_factory=Options)
     event_texts: list[tuple[str, bytes]] = field(default_factory=list)
     cmdlines: bytes = b""
+    kallsyms: Callable[[], bytes] = bytes
     cut: bool = False
 
 

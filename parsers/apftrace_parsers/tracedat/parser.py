@@ -10,6 +10,7 @@ from apftrace_parsers.cursor import FileCursor
 from apftrace_parsers.eventformat import EventTable
 from apftrace_parsers.importlog import ImportLog
 from apftrace_parsers.ringsource import RingSource
+from apftrace_parsers.symbols import Kallsyms
 from apftrace_parsers.tracedat.buffers import lanes_of
 from apftrace_parsers.tracedat.cpustat import parse_cpustats
 from apftrace_parsers.tracedat.header import MAGIC, read_header
@@ -95,6 +96,7 @@ def _read(fd: int, path: str) -> TraceDat | LatencyDat:
         stats=parse_cpustats(meta.options.cpustats),
         lost=lost,
         notes=log.sentences(),
+        symbols=Kallsyms(meta.kallsyms),
     )
     source.options = meta.options
     source._fd = fd

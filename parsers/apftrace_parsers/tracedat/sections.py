@@ -47,7 +47,18 @@ def read_v7(cursor: FileCursor, header: Header, log: ImportLog) -> Meta:
     if OptionId.CMDLINES in sections:
         part = _open(cursor, header, OptionId.CMDLINES, sections)
         meta.cmdlines = part.take(part.u64("the length of the saved command lines"), "saved command lines")
+    meta.kallsyms = lambda: _kallsyms(cursor, header, sections)
     return meta
+
+
+def _kallsyms(cursor: FileCursor, header: Header, sections: dict[int, int]) -> bytes:
+    if OptionId.KALLSYMS not in sections:
+        return b""
+    try:
+        part = _open(cursor.copy(0), header, OptionId.KALLSYMS, sections)
+        return part.take(part.u32("the length of kallsyms"), "kallsyms")
+    except TraceFormatError:
+        return b""
 
 
 def _read_options(cursor: FileCursor, meta: Meta, log: ImportLog) -> tuple[bool, int]:

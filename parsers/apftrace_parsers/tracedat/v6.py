@@ -29,7 +29,9 @@ def read_v6(cursor: FileCursor, header: Header, log: ImportLog) -> Meta:
     meta = Meta(header, read_header_pages(cursor, header.long_size))
     read_ftrace_events(cursor, meta)
     read_event_formats(cursor, meta)
-    cursor.skip(cursor.u32("the length of kallsyms"), "kallsyms")
+    size, at = cursor.u32("the length of kallsyms"), cursor.offset
+    cursor.skip(size, "kallsyms")
+    meta.kallsyms = lambda: cursor.copy(at).take(size, "kallsyms")
     cursor.skip(cursor.u32("the length of printk formats"), "printk formats")
     meta.cmdlines = cursor.take(cursor.u64("the length of the saved command lines"), "saved command lines")
     n_cpus = cursor.u32("a number of CPUs")

@@ -1,0 +1,76 @@
+"""Guest traces of every form become the same hits."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from apftrace.model.guest.recording import GuestRecording, record_guest
+from apftrace_parsers.registry import open_source
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    Capture = Callable[[str], Path]
+
+HITS = ("wait", "wake", "irq")
+
+
+def recorded(path: Path) -> GuestRecording:
+    source = open_source(path)
+    try:
+        return record_guest(source, "vm1")[0]
+    finally:
+        source.close()
+
+
+@pytest.mark.parametrize(
+    ("name", "hits"),
+    [
+        ("host-guest/agent-v7-h-vm1.dat", (361, 360, 360)),
+        ("host-guest/guest-tsc.trace.txt", (185, 185, 185)),
+        ("host-guest/guest-function.trace.txt", (147, 147, 147)),
+    ],
+)
+def test_every_hit_of_the_captures(capture: Capture, name: str, hits: tuple[int, ...]) -> None:
+    rec = recorded(capture(name))
+    assert tuple(rec.kind(kind).height for kind in HITS) == hits
+    assert rec.has(*HITS)
+    assert rec.hits["ts"].is_sorted()
+    assert rec.hits["seq"].to_list() == list(range(rec.hits.height))
+    assert rec.notes == ()
+
+
+def test_every_token_of_the_captures_is_waited_for_before_it_is_woken(capture: Capture) -> None:
+    for name in ("host-guest/agent-v7-h-vm1.dat", "host-guest/guest-tsc.trace.txt"):
+        rec = recorded(capture(name))
+        waits = dict(rec.kind("wait").select("token", "seq").iter_rows())
+        wakes = dict(rec.kind("wake").select("token", "seq").iter_rows())
+        assert wakes.keys() <= waits.keys()
+        assert all(seq > waits[token] for token, seq in wakes.items())
+
+
+def test_a_thread_that_slept_is_woken_and_switched_in(capture: Capture) -> None:
+    for name in ("host-guest/agent-v7-h-vm1.dat", "host-guest/guest-tsc.trace.txt"):
+        sleeps = [story for story in scheduling(recorded(capture(name))) if story.startswith("d")]
+        assert len(sleeps) > 100
+        # The last may not be over.
+        assert sum(not story.startswith("dui") for story in sleeps) <= 1
+
+
+def scheduling(rec: GuestRecording) -> list[str]:
+    """Return per wait what then happened to its thread: d to sleep, o preempted, u woken, i on the CPU again."""
+    stories: dict[int, list[str]] = {}
+    for hit in rec.hits.iter_rows(named=True):
+        if hit["kind"] == "wait":
+            stories.setdefault(hit["tid"], []).append("")
+        elif hit["kind"] == "switch":
+            told = ((hit["tid"], "d" if hit["a"] & 2 else "o"), (hit["b"], "i"))
+        elif hit["kind"] == "wakeup":
+            told = ((hit["a"], "u"),)
+        for tid, letter in told if hit["kind"] in ("switch", "wakeup") else ():
+            if tid in stories:
+                stories[tid][-1] += letter
+    return [story for own in stories.values() for story in own]
