@@ -99,6 +99,7 @@ class SourceInfo:
         tgids: thread id to tgid where the source says so.
         trace_id: session id that links host and guest files, or null.
         guests: guests that the source names.
+        machines: names of the machines of a source that holds several; ``Source.machine`` gives each.
         options: further facts worth showing, name to text (trace-cmd version, CPU statistics ...).
     """
 
@@ -113,6 +114,7 @@ class SourceInfo:
     tgids: dict[int, int] = field(default_factory=dict)
     trace_id: int | None = None
     guests: tuple[Guest, ...] = ()
+    machines: tuple[str, ...] = ()
     options: dict[str, str] = field(default_factory=dict)
 
 
@@ -151,6 +153,13 @@ class Source(Protocol):
     @property
     def info(self) -> SourceInfo:
         """Facts from the headers."""
+
+    def machine(self, name: str) -> Source:
+        """Return the part of one machine of ``info.machines``; it is closed with the whole.
+
+        Raises:
+            KeyError: there is no such machine.
+        """
 
     def formats(self) -> tuple[EventFormat, ...]:
         """Return every tracepoint that the source describes (not all need occur)."""

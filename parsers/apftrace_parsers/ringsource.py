@@ -69,6 +69,14 @@ class RingSource:
         """Facts from the headers."""
         return self._info
 
+    def machine(self, name: str) -> RingSource:
+        """Refuse: the pages are of one machine.
+
+        Raises:
+            KeyError: always.
+        """
+        raise KeyError(name)
+
     def formats(self) -> tuple[EventFormat, ...]:
         """Return every tracepoint that the source describes (not all need occur)."""
         return tuple(self._table.format(event) for event in self._table.events)

@@ -406,7 +406,7 @@ def test_strange_lines_are_told_of(tmp_path: Path) -> None:
     [
         ("# tracer: function_graph\n#\n 1)               |  foo() {\n", "no line is an ftrace record"),
         ("# tracer: nop\n#\n4430 0 1719013168681 type: 319\n", "type: 319"),
-        ("    h.dat: cpus=2\nh-vm1.dat: cpus=2\n    h.dat: " + line("a"), "several trace files"),
+        ("cpus=2\n" + line("a") + "cpus=2\n" + line("a"), "several texts"),
     ],
 )
 def test_texts_that_cannot_be_read(tmp_path: Path, text: str, sentence: str) -> None:

@@ -52,7 +52,7 @@ OTHER = re.compile(
 )
 """Lines that are no records, and are known: headers, stack traces, losses."""
 
-_CPUS = re.compile(rb"^(?:[^\n]{0,256}: )?cpus=(\d{1,5})\r?$", re.MULTILINE)
+_CPUS = re.compile(rb"^(?: *([^\n]{1,256}): )?cpus=(\d{1,5})\r?$", re.MULTILINE)
 _WRITTEN = re.compile(
     rb"^# entries-in-buffer/entries-written: (\d{1,18})/(\d{1,18})\s+#P:(\d{1,5})", re.MULTILINE
 )
@@ -85,12 +85,14 @@ class Header(NamedTuple):
 
     Attributes:
         cpus: CPUs per ``cpus=`` of trace-cmd; several when it merged several files.
+        files: names of files before ``cpus=``.
         entries: records in the buffer, records written to it, and CPUs (``#P:``).
         tracer: of the ``# tracer:`` line.
         kernel: release that a latency tracer names.
     """
 
     cpus: tuple[int, ...]
+    files: tuple[bytes, ...]
     entries: tuple[int, int, int] | None
     tracer: str | None
     kernel: str | None
@@ -99,8 +101,10 @@ class Header(NamedTuple):
 def read_header(block: bytes) -> Header:
     """Return what the lines of a block tell that are no records."""
     written, tracer, kernel = _WRITTEN.search(block), _TRACER.search(block), _KERNEL.search(block)
+    told = _CPUS.findall(block)
     return Header(
-        cpus=tuple(int(n) for n in _CPUS.findall(block)),
+        cpus=tuple(int(n) for _, n in told),
+        files=tuple(name for name, _ in told if name),
         entries=(int(written[1]), int(written[2]), int(written[3])) if written else None,
         tracer=tracer[1].decode("utf-8", "replace") if tracer else None,
         kernel=kernel[1].decode("utf-8", "replace") if kernel else None,

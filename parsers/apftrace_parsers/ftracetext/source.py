@@ -14,6 +14,7 @@ from apftrace.errors import TraceUnsupported
 from apftrace_parsers.base import EventFormat, Loss, PassResult, Pick, Resolved, SourceInfo
 from apftrace_parsers.eventformat import LEADING
 from apftrace_parsers.ftracetext.fields import SYMBOLS, is_place, place
+from apftrace_parsers.ftracetext.machines import MachineText
 from apftrace_parsers.ftracetext.rows import Bounds, streamed, tabulated
 from apftrace_parsers.ftracetext.survey import survey
 from apftrace_parsers.ftracetext.text import GzipText
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from apftrace_parsers.ftracetext.text import Text
 
 MAX_STREAM_FIELDS = 3
+MAX_STRANGERS = 8
 _PROBED = frozenset({"__probe_ip", "__probe_func"})
 _SYSTEM = re.compile(r"(kvm|sched|workqueue|signal|block|irq|timer|mmap_lock)_")
 _SYSTEMS = {"memory_failure_event": "ras", "function": "ftrace"}
@@ -60,10 +62,10 @@ class TextSource:
         self._text = text
         self._notes = tuple(notes)
         self._survey = found = survey(text)
-        if found.header_cpus > 1:
+        self._machines = {name.decode("utf-8", "replace"): name for name in found.files}
+        if found.header_cpus > max(1, len(self._machines)):
             raise TraceUnsupported(
-                info.path,
-                "text of several trace files in one, of several machines perhaps; open them one by one",
+                info.path, "several texts in one, which no name before their lines tells apart"
             )
         if not found.records and found.notes:
             raise TraceUnsupported(
@@ -79,6 +81,7 @@ class TextSource:
             # Option latency-format cuts comms to 8 letters.
             comms=found.comms | info.comms,
             tgids=found.tgids | info.tgids,
+            machines=tuple(self._machines) if len(self._machines) > 1 else (),
             options=info.options | ({"tracer": found.tracer} if found.tracer else {}),
         )
 
@@ -86,6 +89,29 @@ class TextSource:
     def info(self) -> SourceInfo:
         """Facts from the whole text."""
         return self._info
+
+    def machine(self, name: str) -> TextSource:
+        """Return the lines of one machine as a source of its own.
+
+        Raises:
+            KeyError: there is no such machine.
+            TraceUnsupported: none of its lines is a record.
+        """
+        text = MachineText(self._text, self._machines[name])
+        whole = self._info
+        info = SourceInfo(
+            path=whole.path,
+            format=f"{whole.format}, lines of {name}",
+            clock=whole.clock,
+            clock_unit=whole.clock_unit,
+            cpus=0,
+            kernel=None,
+            instances=("",),
+            options={"machine": name},
+        )
+        others = set(self._survey.instances.values()) - {"", *self._machines}
+        strange = [f"records of {other!r} are of no known machine, left out" for other in sorted(others)]
+        return TextSource(info, text, (*self._notes, *strange[:MAX_STRANGERS]))
 
     def formats(self) -> tuple[EventFormat, ...]:
         """Return every event that occurs; ids only tell them apart."""
@@ -119,7 +145,14 @@ class TextSource:
 
         Records of several instances are merged only event by event: of each event the instance that holds
         most of it, since the same hit stands in each.
+
+        Raises:
+            TraceUnsupported: events are wanted of several machines at once.
         """
+        if self._info.machines and any(self.resolve(picks)):
+            raise TraceUnsupported(
+                self._info.path, "text of several machines: " + ", ".join(self._info.machines)
+            )
         bounds = Bounds(start_ns, end_ns)
         wanted = self.resolve(picks)
         yield from streamed(self._text, self._survey, wanted, bounds, result)

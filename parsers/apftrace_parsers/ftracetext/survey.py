@@ -36,6 +36,7 @@ MAX_FIELDS = 64
 FUNCTION = "function"
 _REST = (b"", b"(other)")
 MAX_TASKS = 1 << 20
+MAX_FILES = 1 << 10
 
 
 @dataclass
@@ -56,6 +57,7 @@ class Survey:
         losses: gaps, in order of the instant after each.
         cpus: number of CPUs that the header names, else that records show.
         header_cpus: how many ``cpus=`` lines there are.
+        files: names of trace files before them.
         tracer: of the header.
         kernel: of the header.
         notes: damage.
@@ -74,6 +76,7 @@ class Survey:
     losses: list[Loss] = field(default_factory=list)
     cpus: int = 0
     header_cpus: int = 0
+    files: dict[bytes, None] = field(default_factory=dict)
     tracer: str | None = None
     kernel: str | None = None
     notes: list[str] = field(default_factory=list)
@@ -232,6 +235,8 @@ class _Surveyor:
         found = self._found
         header = read_header(block)
         found.header_cpus += len(header.cpus)
+        if len(found.files) < MAX_FILES:
+            found.files.update(dict.fromkeys(header.files))
         found.cpus = max(found.cpus, *header.cpus, header.entries[2] if header.entries else 0, 0)
         found.tracer = found.tracer or header.tracer
         found.kernel = found.kernel or header.kernel

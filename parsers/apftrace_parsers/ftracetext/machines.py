@@ -1,0 +1,43 @@
+r"""Text of several machines in one: trace-cmd report with more than one input.
+
+    h.dat: cpus=2
+h-vm1.dat: cpus=2
+    h.dat:        CPU 0/KVM-13037 [001]  4717.368464: kvm_exit:   reason EXIT_NPF ...
+h-vm1.dat:         apftouch-1     [000]  4723.286628: task_wait:  (ffffffff8107d280) token=10895360
+
+print_handle_file() in trace-cmd's trace-read.c puts the file's name before every line, all of one width. The
+``cpus=`` lines tell which names are files; any other name is that of a buffer instance.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from apftrace_parsers.ftracetext.lines import whole_lines
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from apftrace_parsers.ftracetext.text import Text
+    from apftrace_parsers.importlog import ImportLog
+
+
+@dataclass(frozen=True)
+class MachineText:
+    """The lines of one machine, without its name; a `text.Text`.
+
+    Attributes:
+        text: of all machines.
+        name: of this one, as the lines write it.
+    """
+
+    text: Text
+    name: bytes
+
+    def pieces(self, log: ImportLog) -> Iterator[bytes]:
+        """Yield the lines that begin with the name; a piece may be empty."""
+        own = re.compile(rb"^ *" + re.escape(self.name) + rb": ([^\n]*\n)", re.MULTILINE)
+        for block in whole_lines(self.text.pieces(log), log):
+            yield b"".join(own.findall(block))
