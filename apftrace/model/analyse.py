@@ -46,7 +46,7 @@ def conclude(case: Case, inputs: tuple[Input, ...]) -> Analysis:
         verdict=judgement.verdict,
         headline=judgement.headline,
         unsafe=judgement.unsafe,
-        protocol=protocol(case.rec, case.lives, case.delivered, case.vectors),
+        protocol=protocol(case.rec, case.lives, case.delivered, case.vectors.all),
         faults=faults,
         findings=judgement.findings,
         vcpus=vcpus(

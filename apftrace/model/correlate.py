@@ -7,7 +7,18 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from apftrace.model import accounting, completion, delivery, lives, outcome, phases, strays, unacked, vms
+from apftrace.model import (
+    accounting,
+    completion,
+    delivery,
+    doubt,
+    lives,
+    outcome,
+    phases,
+    strays,
+    unacked,
+    vms,
+)
 from apftrace.model import tracepoints as tp
 from apftrace.model.frames import attach, by_thread
 from apftrace.model.loss import overlaps_blind
@@ -26,9 +37,7 @@ class Case:
         tries: try and repeated rows, with what each try ``became``.
         readies: ready rows with ``answer`` and ``life``.
         delivered: readies that filled the slot, traced or implied, with accept, injection and ACK.
-        acks: ACK writes, with the delivery that each one acknowledges.
         unacked: last deliveries that the guest had every chance to ACK and did not, with ``verdict``.
-        completions: completed rows with ``life``.
         threads: vCPU threads with vm, vcpu and final reading.
         stale: how old an open life must be to count as stuck.
         late_after: threshold per phase.
@@ -43,14 +52,12 @@ class Case:
     tries: pl.DataFrame
     readies: pl.DataFrame
     delivered: pl.DataFrame
-    acks: pl.DataFrame
     unacked: pl.DataFrame
-    completions: pl.DataFrame
     threads: pl.DataFrame
     stale: outcome.Staleness
     late_after: dict[str, int]
     accounting: pl.DataFrame
-    vectors: frozenset[int]
+    vectors: delivery.Vectors
     comms: dict[int, str]
     clock_is_ns: bool
 
@@ -67,10 +74,11 @@ def correlate(rec: Recording, *, late_after: int | None = None, clock_is_ns: boo
     paired = lives.pair(born, lives.readies(rec))
     rows = lives.with_ready(born, paired)
     rows, tries = lives.with_try(rec, rows)
-    rows, done = completion.with_completed(rec, rows)
+    rows, _ = completion.with_completed(rec, rows)
     rows = phases.with_readings(rec, rows)
     rows = _with_taint(rec, rows)
-    rows, delivered, acks = _with_delivery(rec, rows, paired)
+    vectors = delivery.page_ready_vectors(rec, delivery.accepts(rec))
+    rows, delivered, acks = _with_delivery(rec, rows, paired, vectors)
     rows = rows.with_columns(lives.kind(rec, pl.col("accepted")).alias("kind")).drop("kind_hint")
     rows = phases.with_phases(rows)
     rows = outcome.with_repairs(rows, delivered)
@@ -84,6 +92,7 @@ def correlate(rec: Recording, *, late_after: int | None = None, clock_is_ns: boo
     stale = outcome.staleness(rows, clock_is_ns=clock_is_ns)
     rows = outcome.with_overtaken(rows)
     rows = outcome.with_outcome(rows, stale, ready_traced=rec.has(tp.READY))
+    rows = doubt.with_silences(rec, rows, stale)
     stuck = unacked.unacked(rec, delivered, threads, stale)
     rows = unacked.with_lost_work(rec, unacked.with_lost_interrupts(rows, stuck), stale)
     late = phases.thresholds(rows, late_after, clock_is_ns=clock_is_ns)
@@ -95,14 +104,12 @@ def correlate(rec: Recording, *, late_after: int | None = None, clock_is_ns: boo
         tries=_with_crowd(rec, tries, rows),
         readies=paired,
         delivered=delivered,
-        acks=acks,
         unacked=stuck,
-        completions=done,
         threads=threads,
         stale=stale,
         late_after=late,
         accounting=sums,
-        vectors=delivery.page_ready_vectors(rec, delivery.accepts(rec)),
+        vectors=vectors,
         comms=dict(rec.threads.filter(pl.col("comm").is_not_null()).select("tid", "comm").iter_rows()),
         clock_is_ns=clock_is_ns,
     )
@@ -140,20 +147,22 @@ def _with_crowd(rec: Recording, tries: pl.DataFrame, rows: pl.DataFrame) -> pl.D
 
 def _with_taint(rec: Recording, rows: pl.DataFrame) -> pl.DataFrame:
     rows = rows.with_columns(pl.coalesce("ready", pl.lit(rec.last_ns)).alias("open_until"))
-    return overlaps_blind(rec, rows, "not_present", "open_until", "tainted").drop("open_until")
+    return overlaps_blind(rec, rows, "not_present", "open_until", "tainted", silences=False).drop(
+        "open_until"
+    )
 
 
 def _with_delivery(
-    rec: Recording, rows: pl.DataFrame, paired: pl.DataFrame
+    rec: Recording, rows: pl.DataFrame, paired: pl.DataFrame, vectors: delivery.Vectors
 ) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
     """Add accepted, injected and acked to the lives; return also the deliveries and the ACKs."""
     ack_rows = delivery.acks(rec)
     rows = lives.with_told(rec, rows)
     rows = rows.with_columns(lives.kind(rec, pl.lit(None, pl.Int64)).alias("kind_hint"))
-    delivered = delivery.without_repeats(delivery.deliveries(rec, paired, rows), ack_rows)
+    delivered = delivery.without_repeats(delivery.deliveries(rec, paired, rows, vectors), ack_rows)
     delivered, matched = delivery.with_ack(delivered, ack_rows)
     delivered = delivery.imply_from_acks(delivered, matched)
-    delivered = delivery.with_virq(rec, delivered)
+    delivered = delivery.with_virq(rec, delivered, vectors)
     delivered = delivery.assign_implied(delivered, rows)
     facts = delivered.filter(pl.col("life").is_not_null()).unique("life", keep="first", maintain_order=True)
     carried = facts.select(

@@ -6,6 +6,7 @@ to that vCPU (R11), so a delivery is also the span during which the slot was bus
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -63,33 +64,64 @@ def acks(rec: Recording) -> pl.DataFrame:
     )
 
 
-def page_ready_vectors(rec: Recording, took: pl.DataFrame) -> frozenset[int]:
+@dataclass(frozen=True)
+class Vectors:
+    """Which vectors mean page-ready.
+
+    Attributes:
+        common: for every vCPU: 243, and what guests wrote to MSR_KVM_ASYNC_PF_INT.
+        own: by thread: the vector that its guest chose before the trace began.
+    """
+
+    common: frozenset[int]
+    own: dict[int, int]
+
+    @property
+    def all(self) -> frozenset[int]:
+        """Every vector that means page-ready on some vCPU."""
+        return self.common | frozenset(self.own.values())
+
+    def due(self, tid: int) -> frozenset[int]:
+        """Return the vectors that mean page-ready on a vCPU's thread."""
+        return frozenset({self.own[tid]}) if tid in self.own else self.common
+
+    def known(self, tid: pl.Expr, vec: pl.Expr) -> pl.Expr:
+        """Say per row whether ``vec`` means page-ready on ``tid``."""
+        hit = vec.is_in(sorted(self.common))
+        for vector in sorted(set(self.own.values())):
+            tids = [t for t, v in self.own.items() if v == vector]
+            hit = hit | (vec == vector) & tid.is_in(tids)
+        return hit
+
+
+def page_ready_vectors(rec: Recording, took: pl.DataFrame) -> Vectors:
     """Return the vectors that mean page-ready here.
 
-    Known are 243 and what a guest wrote to MSR_KVM_ASYNC_PF_INT. If none of these ever follows a ready,
-    the vector that does so most of the time, and is accepted at no other time, is the guest's own choice,
-    made before the trace began.
+    If none of the common ones ever follows a ready on a thread, the vector that does so most of the time,
+    and is accepted at no other time, is the guest's own choice, made before the trace began.
     """
-    after = took.filter(pl.col("after_ready"))["vec"]
-    if after.is_in(list(rec.vectors)).any():
-        return rec.vectors
-    after = after.filter(~after.is_in(list(rec.seen_vectors)))
-    if not len(after):
-        return rec.vectors
-    common = after.value_counts(sort=True).row(0)
-    if common[0] >= FIRST_EXTERNAL and common[1] >= 3 and 2 * common[1] >= len(after):
-        return rec.vectors | {int(common[0])}
-    return rec.vectors
+    after = took.filter("after_ready").select("tid", "vec")
+    usual = after.filter(pl.col("vec").is_in(sorted(rec.vectors)))["tid"].unique()
+    after = after.filter(~pl.col("tid").is_in(usual.implode()))
+    common = (
+        after.filter(~pl.col("vec").is_in(sorted(rec.seen_vectors)))
+        .group_by("tid", "vec")
+        .agg(pl.len().alias("n"))
+        .join(after.group_by("tid").agg(pl.len().alias("of")), on="tid")
+        .filter((pl.col("vec") >= FIRST_EXTERNAL) & (pl.col("n") >= 3) & (2 * pl.col("n") >= pl.col("of")))
+        .sort("n", "tid", "vec")
+    )
+    return Vectors(rec.vectors, dict(common.select("tid", "vec").iter_rows()))
 
 
-def deliveries(rec: Recording, paired: pl.DataFrame, lives: pl.DataFrame) -> pl.DataFrame:
+def deliveries(rec: Recording, paired: pl.DataFrame, lives: pl.DataFrame, vectors: Vectors) -> pl.DataFrame:
     """Return one row per ready that filled the slot, traced or implied, in time order per thread.
 
     Columns: seq, tid, start (ns), token (null when implied), life, broadcast, implied (null, ``accept``),
     vec, accepted and the reading at accept.
     """
     took = accepts(rec)
-    known = page_ready_vectors(rec, took)
+    known = vectors.known(pl.col("tid"), pl.col("vec"))
     # The accept follows its ready directly, so the ready is the latest one before it on the thread.
     after = (
         took.filter("after_ready")
@@ -109,9 +141,9 @@ def deliveries(rec: Recording, paired: pl.DataFrame, lives: pl.DataFrame) -> pl.
         # After a halt-form ready the next event may be any interrupt's accept; a strange vector is the
         # page-ready one only where a delivery was due and nothing else ever uses that vector.
         strange = due & ((pl.col("vec") < FIRST_EXTERNAL) | ~pl.col("vec").is_in(list(rec.seen_vectors)))
-        right = (pl.col("vec").is_in(list(known)) | strange).fill_null(value=False)
+        right = (known | strange).fill_null(value=False)
         # A guest that was told gets the vector too (R9): without the accept, that record is what is missing.
-        takes = took.filter(pl.col("vec").is_in(list(known)))["tid"].unique()
+        takes = took.filter(known)["tid"].unique()
         expected = due & ~pl.col("broadcast") & pl.col("tid").is_in(takes.implode())
         taken_back = ["accepted", "vec", *(c for c in traced.columns if c.startswith("acc_"))]
         traced = traced.filter(right | expected).with_columns(
@@ -136,7 +168,7 @@ def deliveries(rec: Recording, paired: pl.DataFrame, lives: pl.DataFrame) -> pl.
     )
     vcpu_tids = lives["tid"].unique()
     implied = took.filter(
-        ~pl.col("after_ready") & pl.col("vec").is_in(list(known)) & pl.col("tid").is_in(vcpu_tids.implode())
+        ~pl.col("after_ready") & known & pl.col("tid").is_in(vcpu_tids.implode())
     ).with_columns(
         pl.col("ts").alias("start"),
         pl.col("ts").alias("accepted"),
@@ -233,12 +265,11 @@ def _match_by_order(delivered: pl.DataFrame, ack_rows: pl.DataFrame) -> pl.DataF
     return ack_rows.with_columns(pl.Series("delivery", matched, pl.Int64))
 
 
-def with_virq(rec: Recording, delivered: pl.DataFrame) -> pl.DataFrame:
+def with_virq(rec: Recording, delivered: pl.DataFrame, vectors: Vectors) -> pl.DataFrame:
     """Add ``injected`` (first kvm_inj_virq of the vector before the ACK) and its reading (R12)."""
-    known = page_ready_vectors(rec, accepts(rec))
     virqs = (
         rec.kind(tp.INJ_VIRQ)
-        .filter(pl.col("a").is_in(list(known)))
+        .filter(vectors.known(pl.col("tid"), pl.col("a")))
         .select("seq", "tid", pl.col("ts").alias("injected"), *reading(tp.INJ_VIRQ, "inj"))
     )
     hit = virqs.join_asof(

@@ -87,7 +87,7 @@ def _records(source: Source, tids: set[int], start: int, end: int) -> list[Line]
 
 
 def _lines(case: Case, records: Sequence[Line], token: int, gva: int | None) -> Iterable[str]:
-    groups = _folded(records, case.vectors)
+    groups = _folded(records, case.vectors.all)
     last = -1
     for at in _chosen(groups, token, gva):
         left = sum(len(group) for group in groups[last + 1 : at])

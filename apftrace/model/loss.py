@@ -1,7 +1,8 @@
 """Where the trace is blind: which records could have been there and are not.
 
-A life is *tainted* when records were lost while it was open, on a CPU that its vCPU thread was ever
-seen on. A missing event of a tainted life proves nothing.
+A life is *tainted* when records were lost while it was open, on a CPU that its vCPU thread may have
+used: one where it was ever seen, or any while it was seen too seldom to know. A missing event of a
+tainted life proves nothing.
 """
 
 from __future__ import annotations
@@ -10,23 +11,85 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from apftrace.model import tracepoints as tp
+from apftrace_parsers.base import Loss
+
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
     from apftrace.model.recording import Recording
 
+SETTLED = 50
+"""Sightings of a thread after which the CPUs where it was seen are taken for all that it uses."""
+
+DUE = 10
+"""Records that were due of a CPU in its silence, and that the others had meanwhile: fewer may be chance."""
+
 _EARLIEST, _LATEST = -(2**62), 2**62
+_OFTEN = (tp.TRY, tp.NOT_PRESENT, tp.READY, tp.COMPLETED, tp.MSR, tp.ACCEPT)
 
 
-def blind_spans(rec: Recording, tid: int) -> list[tuple[int, int]]:
+def settled_threads(rec: Recording) -> frozenset[int]:
+    """Return the threads that were seen so often that a CPU without them is one that they do not use."""
+    seen = pl.concat([rec.kind(k).select("tid") for k in (tp.NOT_PRESENT, tp.READY)])
+    often = seen.group_by("tid").len().filter(pl.col("len") >= SETTLED)["tid"]
+    entered = rec.threads.filter(pl.col("entries") >= SETTLED)["tid"]
+    return frozenset([*often.to_list(), *entered.to_list()])
+
+
+def silent_ends(rec: Recording) -> tuple[Loss, ...]:
+    """Return the silences of CPUs at either end of the trace that are too long to be chance.
+
+    A CPU's data may begin later or end earlier than those of the others, and nothing in the file tells:
+    a buffer that was cut, one that was full. Such a CPU had many records a second as long as it had any,
+    and the others went on without it for about as long as never in between, or for longer.
+    """
+    return tuple(_silent_ends(rec)) if len(rec.cpu_spans) > 1 else ()
+
+
+def _silent_ends(rec: Recording) -> Iterator[Loss]:
+    kept = pl.concat([rec.kind(k).select("ts", "cpu") for k in _OFTEN]).sort("ts")
+    at = kept.with_row_index("at", offset=1).group_by("cpu").agg("at")
+    for cpu, rows in sorted(zip(at["cpu"].to_list(), at["at"], strict=True)):
+        first, last = rec.cpu_spans.get(cpu, (rec.first_ns, rec.last_ns))
+        per_ns = len(rows) / max(last - first, 1)
+        alone = (rows.diff().max() or 1) - 1
+        ends = (
+            (first - rec.first_ns, (kept["ts"] < first).sum(), Loss(cpu, "", None, None, first)),
+            (rec.last_ns - last, (kept["ts"] > last).sum(), Loss(cpu, "", None, last, None)),
+        )
+        for silence, others, gap in ends:
+            if per_ns * silence >= DUE and others >= max(DUE, alone / 2):
+                yield gap
+
+
+def blind_spans(rec: Recording, tid: int, *, silences: bool = True) -> list[tuple[int, int]]:
     """Return the disjoint spans in ns, in order, during which a thread may have left records that are not there.
 
-    Lost records count on the CPUs where the thread was seen; where the record does not even tell who ran on
-    the CPU, because it has no record at all, they count for every thread, and so does a CPU without records.
+    Lost records count on the CPUs that the thread may have used; where the record does not even tell who ran
+    on the CPU, because it has no record at all, they count for every thread, and so does a CPU without records.
+
+    Args:
+        rec: the recording.
+        tid: the thread.
+        silences: count also the silences at the ends of the CPUs where the thread was seen.
     """
     cpus = rec.cpus_of.get(tid, frozenset())
+    everywhere = tid not in rec.settled
     silent = {gap.cpu for gap in rec.uncovered}
     # A loss without an end may be of any size: a cut file, statistics that the pages do not account for.
-    concern = (x for x in rec.losses if x.cpu in cpus or x.cpu in silent or x.before_ns is None)
-    gaps = [*concern, *rec.uncovered]
+    concern = (x for x in rec.losses if everywhere or x.cpu in cpus or x.cpu in silent or x.before_ns is None)
+    quiet = (x for x in rec.silences if x.cpu in cpus) if silences else ()
+    return _merged([*concern, *rec.uncovered, *quiet])
+
+
+def silent_spans(rec: Recording, tid: int) -> list[tuple[int, int]]:
+    """Return the spans of ``blind_spans`` of which no loss tells, only the silence of a CPU."""
+    cpus = rec.cpus_of.get(tid, frozenset())
+    return _merged(x for x in rec.silences if x.cpu in cpus)
+
+
+def _merged(gaps: Iterable[Loss]) -> list[tuple[int, int]]:
     spans = sorted(
         (
             gap.after_ns if gap.after_ns is not None else _EARLIEST,
@@ -43,7 +106,9 @@ def blind_spans(rec: Recording, tid: int) -> list[tuple[int, int]]:
     return merged
 
 
-def overlaps_blind(rec: Recording, frame: pl.DataFrame, start: str, stop: str, name: str) -> pl.DataFrame:
+def overlaps_blind(
+    rec: Recording, frame: pl.DataFrame, start: str, stop: str, name: str, *, silences: bool = True
+) -> pl.DataFrame:
     """Add the boolean column ``name``: a CPU of row's ``tid`` was blind at some time in [start, stop].
 
     Args:
@@ -52,12 +117,13 @@ def overlaps_blind(rec: Recording, frame: pl.DataFrame, start: str, stop: str, n
         start: column with the first instant.
         stop: column with the last instant.
         name: column to add.
+        silences: see ``blind_spans``.
     """
-    if not (rec.losses or rec.uncovered) or not frame.height:
+    if not (rec.losses or rec.uncovered or (silences and rec.silences)) or not frame.height:
         return frame.with_columns(pl.lit(value=False).alias(name))
     parts = []
     for (tid,), rows in frame.with_row_index("_row").group_by("tid"):
-        spans = blind_spans(rec, int(tid))
+        spans = blind_spans(rec, int(tid), silences=silences)
         if not spans:
             parts.append(rows.select("_row", pl.lit(value=False).alias(name)))
             continue

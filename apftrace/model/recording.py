@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -10,6 +11,7 @@ import polars as pl
 from apftrace.ahead import one_ahead
 from apftrace.model import tracepoints as tp
 from apftrace.model.anchors import Anchors
+from apftrace.model.loss import settled_threads, silent_ends
 from apftrace.model.odometer import Odometer
 from apftrace_parsers.base import Loss, PassResult
 
@@ -45,6 +47,7 @@ class Recording:
         cpus_of: CPUs on which each thread was seen.
         losses: gaps in the record.
         uncovered: CPUs without any record: filtered out, cut off, or idle. A thread may have been there unseen.
+        cpu_spans: first and last record of each CPU.
         counts: hits per tracepoint name, of all tracepoints in the trace.
         recorded: kinds of tracepoint that were on.
         fields: kinds mapped to the field names that the trace has for a, b, c (null where it lacks one).
@@ -62,6 +65,7 @@ class Recording:
     cpus_of: dict[int, frozenset[int]]
     losses: tuple[Loss, ...]
     uncovered: tuple[Loss, ...]
+    cpu_spans: dict[int, tuple[int, int]]
     counts: dict[str, int]
     recorded: frozenset[int]
     fields: dict[int, tuple[str | None, ...]]
@@ -74,6 +78,16 @@ class Recording:
     def kind(self, *kinds: int) -> pl.DataFrame:
         """Return the anchors of these kinds, in time order."""
         return self.anchors.kind(*kinds)
+
+    @cached_property
+    def settled(self) -> frozenset[int]:
+        """Threads seen so often that they use no other CPUs than those of ``cpus_of``."""
+        return settled_threads(self)
+
+    @cached_property
+    def silences(self) -> tuple[Loss, ...]:
+        """CPUs whose data begin later or end earlier than chance explains."""
+        return silent_ends(self)
 
     @property
     def measures_time(self) -> bool:
@@ -121,6 +135,9 @@ def assemble(
         cpus_of={tid: frozenset(cpus) for tid, cpus in odometer.cpus_of.items()},
         losses=tuple(result.losses),
         uncovered=tuple(uncovered_cpus(source.info.cpus, result)),
+        cpu_spans={
+            cpu: (first, result.cpu_last_ns.get(cpu, first)) for cpu, first in result.cpu_first_ns.items()
+        },
         counts=dict(result.counts),
         recorded=recorded,
         fields=fields,

@@ -69,7 +69,7 @@ def two_vms_with_equal_tokens(edit: Edit) -> list[Expectation]:
     if len(edit.capture.records) > 60_000:
         raise NotHere
     cpus, shift = edit.capture.cpus, edit.rng.randint(1, 3_000_000)
-    other = _renumber(lambda pid: pid + 100_000 if pid else 0)
+    other = renumber(lambda pid: pid + 100_000 if pid else 0)
     for rec in edit.capture.records:
         copy = other(rec).but(ts=rec.ts + shift, cpu=rec.cpu + cpus)
         if rec.name == "kvm_async_pf_completed":
@@ -85,7 +85,7 @@ def threads_renumbered(edit: Edit) -> list[Expectation]:
     old = sorted({r.tid for r in edit.capture.records} - {0})
     new = edit.rng.sample(range(1_000, 4_000_000), len(old))
     table = dict(zip(old, new, strict=True))
-    edit.change_each(_renumber(lambda pid: table.get(pid, pid)))
+    edit.change_each(renumber(lambda pid: table.get(pid, pid)))
     edit.capture.cmdlines = {table.get(tid, tid): comm for tid, comm in edit.capture.cmdlines.items()}
     return [expect((), None, "quiet")]
 
@@ -122,7 +122,7 @@ def another_vector(edit: Edit) -> list[Expectation]:
     return [expect((), None, "quiet")]
 
 
-def _as_vmx(rec: Rec) -> Rec:
+def as_vmx(rec: Rec) -> Rec:
     """Return an SVM exit as VMX would have traced it."""
     if rec.name != "kvm_exit" or rec["isa"] != 2:
         return rec
@@ -131,7 +131,7 @@ def _as_vmx(rec: Rec) -> Rec:
 
 @mutator
 def on_intel(edit: Edit) -> list[Expectation]:
-    edit.change_each(_as_vmx)
+    edit.change_each(as_vmx)
     return [expect((), None, "quiet")]
 
 
@@ -139,7 +139,7 @@ def on_intel(edit: Edit) -> list[Expectation]:
 def lost_on_intel(edit: Edit) -> list[Expectation]:
     life = edit.pick(x for x in edit.whole(pv=True) if edit.stuck_clearly(x))
     edit.drop(life.answer())
-    edit.change_each(_as_vmx)
+    edit.change_each(as_vmx)
     return [expect("lost-wakeup", life, "found")]
 
 
@@ -158,7 +158,7 @@ def long_uptime(edit: Edit) -> list[Expectation]:
     return [expect((), None, "quiet")]
 
 
-def _renumber(table: Callable[[int], int]) -> Callable[[Rec], Rec]:
+def renumber(table: Callable[[int], int]) -> Callable[[Rec], Rec]:
     """Return a function that gives other numbers to all threads that a record names."""
 
     def change(rec: Rec) -> Rec:

@@ -30,6 +30,7 @@ from . import (  # noqa: F401 - they register
     mutate_lost,
     mutate_token,
     mutate_twice,
+    mutate_vary,
 )
 from .edit import MUTATORS, Edit, Expectation, NotHere
 from .judge import Judgement, Said, judge

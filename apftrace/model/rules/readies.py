@@ -93,16 +93,15 @@ def _wrong_vector(case: Case) -> Iterable[Finding]:
     yield from _enabled_before_vector(case)
     if not case.delivered.height:
         return
-    wrong = case.delivered.filter(
-        pl.col("vec").is_not_null() & pl.col("implied").is_null() & ~pl.col("vec").is_in(list(case.vectors))
-    )
-    right = set(case.delivered.filter(pl.col("vec").is_in(list(case.vectors)))["tid"].to_list())
+    known = case.vectors.known(pl.col("tid"), pl.col("vec"))
+    wrong = case.delivered.filter(pl.col("vec").is_not_null() & pl.col("implied").is_null() & ~known)
+    right = set(case.delivered.filter(known)["tid"].to_list())
     for row in rows(wrong):
         vec = int(row["vec"])
         sure = vec < FIRST_EXTERNAL
         # A thread that is told on the right vector as well has no vector of its own.
         mixed = row["tid"] in right
-        due = "/".join(str(v) for v in sorted(case.vectors))
+        due = "/".join(str(v) for v in sorted(case.vectors.due(row["tid"])))
         yield {
             "severity": ERROR if sure or mixed else WARNING,
             "confidence": PROVED if sure else LIKELY if mixed else POSSIBLE,

@@ -1,0 +1,81 @@
+"""Lives that look lost where a CPU's data merely end: what was proved before the silence stands, the rest is open.
+
+A loss that the trace tells of makes every life undecided that is open across it. A CPU that falls silent
+tells nothing: it may be idle. A life that was proved stuck by then stays lost; one whose proof needs what
+the thread did afterwards is undecided.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from apftrace.model import tracepoints as tp
+from apftrace.model.loss import silent_spans
+from apftrace.model.outcome import MIN_ENTRIES, Staleness
+
+if TYPE_CHECKING:
+    from apftrace.model.recording import Recording
+
+_READ = (tp.TRY, tp.REPEATED, tp.NOT_PRESENT, tp.ACCEPT, tp.MSR, tp.INJ_VIRQ)
+"""Anchors that carry the thread's entries into the guest."""
+
+_NEVER = 2**62
+
+
+def with_silences(rec: Recording, lives: pl.DataFrame, stale: Staleness) -> pl.DataFrame:
+    """Turn lost and open lives into ``undecided`` where a CPU of their thread fell silent too early to tell."""
+    open_lives = lives.filter(pl.col("outcome").is_in(["lost", "in_flight"]))
+    if not rec.silences or not open_lives.height:
+        return lives
+    falls_silent = pl.concat(
+        rows.select("life", pl.Series("silent_from", _first_spans(rec, int(tid), rows), pl.Int64))
+        for (tid,), rows in open_lives.group_by("tid")
+    )
+    doubtful = open_lives.join(falls_silent, on="life", maintain_order="left").filter(
+        pl.col("silent_from") < pl.col("end")
+    )
+    proved = _proved_before(rec, doubtful, stale)
+    hit = pl.col("life").is_in(doubtful["life"].implode()) & ~pl.col("life").is_in(proved.implode())
+    return lives.with_columns(
+        pl.when(hit).then(pl.lit("undecided")).otherwise("outcome").alias("outcome"),
+        pl.when(~hit).then("lost_rule").alias("lost_rule"),
+        (pl.col("tainted") | hit).alias("tainted"),
+    )
+
+
+def _first_spans(rec: Recording, tid: int, rows: pl.DataFrame) -> list[int]:
+    """Return per life when the first silence begins that could hold its ready."""
+    spans = silent_spans(rec, tid)
+    return [
+        next((max(start, since) for start, stop in spans if stop >= since), _NEVER) for since in rows["since"]
+    ]
+
+
+def _proved_before(rec: Recording, lives: pl.DataFrame, stale: Staleness) -> pl.Series:
+    """Return the lost lives whose proof was complete before the silence: the thread's last reading by then tells."""
+    read = pl.concat(
+        rec.kind(kind).select("tid", pl.col("ts").alias("at"), pl.col("entries").alias("entries_then"))
+        for kind in _READ
+    )
+    found = (
+        lives.filter(pl.col("outcome") == "lost")
+        .with_columns((pl.col("silent_from") - 1).alias("silent_at"))
+        .sort("silent_at")
+        .join_asof(
+            read.sort("at"),
+            left_on="silent_at",
+            right_on="at",
+            by="tid",
+            strategy="backward",
+            check_sortedness=False,
+            coalesce=False,
+        )
+    )
+    waited = pl.col("at") - pl.col("since")
+    return found.filter(
+        (pl.col("entries_then") - pl.col("comp_entries") >= MIN_ENTRIES)
+        & (waited > stale.age)
+        & (waited - (pl.col("progress") - pl.col("slot_free")) > stale.age)
+    )["life"]

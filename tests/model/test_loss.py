@@ -1,0 +1,66 @@
+"""Where the record is blind: losses where a thread may have been, and CPUs whose data merely end."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.builders.story import ANSWER, Story
+from tests.builders.tracedat import Missed
+from tests.model import histories
+from tests.model.support import LATER, MS, START, S, analyse, calm, found, life, outcomes, rules
+
+
+def _rover(*, silent_from: int | None = None) -> Story:
+    """A vCPU that uses both CPUs by turns, and one wakeup without an answer; CPU 1 may end early."""
+    story = Story(cpus=2)
+    for n in range(200):
+        story.pv_life(at=START + n * 4 * MS, cpu=n % 2)
+    story.pv_life(at=LATER, cpu=0, without=ANSWER)
+    for n in range(200):
+        story.pv_life(at=LATER + 5 * MS + n * 4 * MS, cpu=n % 2)
+    if silent_from is not None:
+        story.records = [r for r in story.records if r.cpu == 0 or r.ts < silent_from]
+    return story
+
+
+STRANDED = 201 << 12
+
+
+def test_lost_where_no_cpu_falls_silent() -> None:
+    assert life(analyse(_rover()), STRANDED)["outcome"] == "lost"
+
+
+def test_undecided_where_a_cpu_of_the_thread_ends_before_the_proof() -> None:
+    analysis = analyse(_rover(silent_from=LATER + 2 * MS))
+    assert life(analysis, STRANDED)["outcome"] == "undecided"
+    assert life(analysis, STRANDED)["tainted"]
+    assert not rules(analysis, "error")
+
+
+def test_lost_where_the_proof_was_complete_before_a_cpu_ends() -> None:
+    analysis = analyse(_rover(silent_from=LATER + 500 * MS))
+    assert life(analysis, STRANDED)["outcome"] == "lost"
+    assert [f["token"] for f in found(analysis, "lost-wakeup")] == [STRANDED]
+
+
+def test_nothing_is_spurious_where_a_cpu_begins_late() -> None:
+    story = _rover()
+    story.records = [r for r in story.records if r.cpu == 0 or r.ts > START + 200 * MS]
+    assert not rules(analyse(story), "error") - {"lost-wakeup"}
+
+
+@pytest.mark.parametrize(("sightings", "outcome"), [(300, "lost"), (25, "undecided")])
+def test_a_loss_elsewhere_counts_for_a_thread_that_was_seldom_seen(sightings: int, outcome: str) -> None:
+    story = Story(cpus=2)
+    calm(story, lives=5)
+    token = story.pv_life(at=LATER, without=ANSWER)
+    story.progress(start=LATER + MS, end=LATER + sightings * MS)
+    story.progress(vcpu=1, start=LATER, end=LATER + sightings * MS)
+    story.records.append(Missed(LATER + 20 * MS, 1, 1000))
+    assert life(analyse(story), token)["outcome"] == outcome
+
+
+def test_a_silent_end_is_no_chance() -> None:
+    story = histories.lost_wakeup()
+    story.progress(vcpu=1, start=START, end=LATER + S // 2)
+    assert outcomes(analyse(story)) == {"answered": 20, "lost": 1}
