@@ -6,7 +6,13 @@ import sys
 import zipfile
 
 PACKAGES = {"apftrace", "apftrace_parsers", "apftrace_reports"}
-COMPILED = ("apftrace_parsers/subbuf", "apftrace_parsers/gather", "apftrace/model/odometer")
+COMPILED = (
+    "apftrace_parsers/subbuf",
+    "apftrace_parsers/gather",
+    "apftrace/model/ledger",
+    "apftrace/model/odometer",
+    "apftrace/model/waiting",
+)
 
 
 def complaints(names: list[str]) -> list[str]:

@@ -38,7 +38,7 @@ def account(
     """Return the table ``accounting``: a row per vCPU thread, then the total."""
     became = pl.col("became")
     parts = [
-        _count(tries, name="try", where=pl.col("kind") == tp.TRY),
+        _count(_all_tries(lives, tries), name="try", where=pl.lit(value=True)),
         _count(tries, name="repeated", where=pl.col("kind") == tp.REPEATED),
         _count(tries, name="refused", where=became == "refused"),
         _count(tries, name="cut", where=became == "cut"),
@@ -81,6 +81,14 @@ def account(
         table.with_columns(
             pl.Series("broken", broken, pl.List(pl.String)), pl.Series("balanced", [not b for b in broken])
         )
+    )
+
+
+def _all_tries(lives: pl.DataFrame, tries: pl.DataFrame) -> pl.DataFrame:
+    """Return tid of every try: that of a life or a repeated fault has no row of its own."""
+    own = (pl.col("kind") == tp.TRY) | pl.col("after_try")
+    return pl.concat(
+        [lives.filter(pl.col("try").is_not_null()).select("tid"), tries.filter(own).select("tid")]
     )
 
 

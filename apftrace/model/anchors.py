@@ -1,4 +1,4 @@
-"""The anchors of a trace: the rows that the odometer hands out, kept by kind and no wider than needed."""
+"""The anchors of a trace as frames: the rows that the odometer keeps, by kind."""
 
 from __future__ import annotations
 
@@ -7,99 +7,58 @@ from typing import TYPE_CHECKING
 import polars as pl
 import pyarrow as pa
 
-from apftrace.model import tracepoints as tp
-from apftrace.model.odometer import COLUMNS, Odometer
+from apftrace.model.ledger import EVENT
+from apftrace.model.readings import READINGS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-EVENT = ("seq", "ts", "cpu", "tid", "kind", "a", "b", "c")
-"""Columns of every anchor: ``seq`` is its row among all anchors, which is the order of time."""
+    from apftrace.model.ledger import Ledger
 
-SHARES = ("ran", "waited", "slept", "blocked")
-"""What a thread did with its time: see the odometer."""
-
-READINGS: dict[int, tuple[str, ...]] = {
-    tp.TRY: ("entries", "exit_ts"),
-    tp.REPEATED: ("entries", "exit_ts"),
-    tp.NOT_PRESENT: ("entries", "exit_ts"),
-    tp.READY: ("hlts", *SHARES, "hog"),
-    tp.COMPLETED: (*SHARES, "hog"),
-    tp.READING: ("entries", "hlts", *SHARES),
-    tp.MSR: ("entries", "exit_ts", *SHARES, "hog", "guest"),
-    tp.INJ_EXCEPTION: ("entries",),
-    tp.ACCEPT: ("entries", "virqs", *SHARES, "guest"),
-    tp.INJ_VIRQ: ("entries", "virqs", *SHARES, "hog", "guest"),
-}
-"""Columns of the reading that the model needs of each kind of anchor."""
-
-_SPLIT_AT = 400_000
-"""Anchors that are collected before they are split by kind: fewer, larger pieces."""
+_NARROW = frozenset({"cpu", "tid", "entries", "virqs", "hlts", "hog"})
 
 
 class Anchors:
-    """Anchors by kind."""
+    """Anchors by kind: columns ``seq ts cpu tid kind a b c`` and the reading that their kind carries.
 
-    def __init__(self) -> None:
-        self._n = 0
-        self._pieces: dict[int, list[pl.DataFrame]] = {}
-        self._by_kind: dict[int, pl.DataFrame] = {}
+    ``seq`` is the row among all anchors, which is the order of time.
+    """
 
-    def add(self, odometer: Odometer, waiting: int) -> None:
-        """Take over the anchors that wait in the odometer, once they are worth it."""
-        if waiting >= _SPLIT_AT:
-            self._split(odometer)
-
-    def finish(self, odometer: Odometer) -> None:
-        """Take over the rest and make the anchors ready to be read; nothing is added after this."""
-        self._split(odometer)
-        self._by_kind = {kind: pl.concat(pieces, rechunk=True) for kind, pieces in self._pieces.items()}
-        self._pieces = {}
+    def __init__(self, ledger: Ledger) -> None:
+        frames = {kind: _frame(kind, ledger.take(kind)) for kind in ledger.kinds()}
+        self._by_kind = {kind: frame for kind, frame in frames.items() if frame.height}
 
     def kind(self, *kinds: int) -> pl.DataFrame:
         """Return the anchors of these kinds in time order, with the readings that any of them carries."""
         found = [self._by_kind[k] for k in kinds if k in self._by_kind]
-        if len(found) == 1:
+        if len(kinds) == len(found) == 1:
             return found[0]
-        if not found:
-            names = dict.fromkeys((*EVENT, *(c for k in kinds for c in READINGS.get(k, ()))))
-            return pl.DataFrame(schema={n: _DTYPES[n] for n in names})
-        return pl.concat(found, how="diagonal").sort("seq")
+        names = dict.fromkeys((*EVENT, "kind", *(c for k in kinds for c in READINGS.get(k, ()))))
+        none = pl.DataFrame(schema={n: _dtype(n) for n in names})
+        return pl.concat([none, *found], how="diagonal").sort("seq")
 
     def at(self, seqs: Iterable[int]) -> pl.DataFrame:
         """Return the event columns of the anchors with these ``seq``."""
+        names = (*EVENT[:4], "kind", *EVENT[4:])
         wanted = pl.DataFrame({"seq": sorted(set(seqs))}, schema={"seq": pl.Int64})
-        found = [part.select(EVENT).join(wanted, on="seq", how="semi") for part in self._by_kind.values()]
-        return pl.concat(found).sort("seq") if found else pl.DataFrame(schema={n: _DTYPES[n] for n in EVENT})
-
-    def _split(self, odometer: Odometer) -> None:
-        rows = _frame(odometer)
-        rows = rows.with_columns(pl.int_range(self._n, self._n + rows.height).alias("seq"))
-        self._n += rows.height
-        numbers = pl.int_range(pl.len(), dtype=pl.UInt32).alias("at")
-        groups = rows.select("kind", numbers).group_by("kind").agg("at")
-        for kind, at in zip(groups["kind"].to_list(), groups["at"], strict=True):
-            # gather copies: the odometer writes its next anchors where these are.
-            part = rows.select(pl.col(*EVENT, *READINGS.get(kind, ())).gather(at))
-            self._pieces.setdefault(kind, []).append(part)
+        found = [part.select(names).join(wanted, on="seq", how="semi") for part in self._by_kind.values()]
+        return pl.concat(found).sort("seq") if found else pl.DataFrame(schema={n: _dtype(n) for n in names})
 
 
-_DTYPES: dict[str, type[pl.DataType]] = {
-    "seq": pl.Int64,
-    **{name: pl.Int64 if code == "q" else pl.Int32 for name, code in COLUMNS},
-}
+def _dtype(name: str) -> type[pl.DataType]:
+    return pl.Int32 if name in _NARROW or name == "kind" else pl.Int64
 
 
-def _frame(odometer: Odometer) -> pl.DataFrame:
-    taken = odometer.take()
+def _frame(kind: int, columns: list[bytes]) -> pl.DataFrame:
+    names = (*EVENT, *READINGS.get(kind, ()))
     arrays = [
-        pa.Array.from_buffers(
-            pa.int64() if code == "q" else pa.int32(),
-            len(taken[name]),
-            [None, pa.py_buffer(taken[name])],
-        )
-        for name, code in COLUMNS
+        pa.Array.from_buffers(pa.int64(), len(column) // 8, [None, pa.py_buffer(column)])
+        for column in columns
     ]
-    frame = pl.from_arrow(pa.RecordBatch.from_arrays(arrays, names=[name for name, _ in COLUMNS]))
+    frame = pl.from_arrow(pa.RecordBatch.from_arrays(arrays, names=list(names)))
     assert isinstance(frame, pl.DataFrame)
-    return frame
+    return frame.with_columns(
+        *(pl.col(name).cast(pl.Int32) for name in names if name in _NARROW),
+        pl.col("seq").set_sorted(),
+        pl.lit(kind, pl.Int32).alias("kind"),
+    )

@@ -86,22 +86,22 @@ def _with_work(rec: Recording, lives: pl.DataFrame) -> pl.DataFrame:
     if not rec.has(tp.QUEUE_WORK, tp.EXECUTE_START):
         names = ("work", "queued", "started", "finished")
         return lives.with_columns(pl.lit(None, pl.Int64).alias(n) for n in names)
-    rows = rec.kind(tp.TRY, tp.NOT_PRESENT, tp.QUEUE_WORK).with_columns(
-        pl.col("kind").shift(1).over("tid").alias("before"),
-        pl.col("kind").shift(-1).over("tid").alias("after"),
-        pl.col("seq").shift(1).over("tid").alias("seq_before"),
-        pl.col("seq").shift(-1).over("tid").alias("seq_after"),
-    )
-    queued = rows.filter(pl.col("kind") == tp.QUEUE_WORK).select(
-        # Since 5.8 the work is queued after not_present, before that ahead of it (7863e346e108).
-        pl.when(pl.col("before") == tp.NOT_PRESENT)
-        .then("seq_before")
-        .when(pl.col("after") == tp.NOT_PRESENT)
-        .then("seq_after")
-        .alias("life"),
-        pl.col("seq"),
-        pl.col("ts").alias("queued"),
-        pl.col("a").alias("work"),
+    # Since 5.8 the work is queued after not_present, before that ahead of it (7863e346e108).
+    ahead = rec.kind(tp.NOT_PRESENT).filter(pl.col("queued") >= 0)
+    queued = (
+        rec.kind(tp.QUEUE_WORK)
+        .join(
+            ahead.select(pl.col("queued").alias("seq"), pl.col("seq").alias("next")),
+            on="seq",
+            how="left",
+            maintain_order="left",
+        )
+        .select(
+            pl.when(pl.col("c") >= 0).then("c").otherwise("next").alias("life"),
+            "seq",
+            pl.col("ts").alias("queued"),
+            pl.col("a").alias("work"),
+        )
     )
     queued = queued.filter(pl.col("life").is_not_null()).unique("life", keep="first", maintain_order=True)
     runs = _runs(rec, queued)

@@ -26,9 +26,9 @@ FIRST_EXTERNAL = 32
 
 
 def accepts(rec: Recording) -> pl.DataFrame:
-    """Return the accepted vectors on vCPU threads: seq, ts, tid, vec, after_ready and its reading.
+    """Return the accepted vectors on vCPU threads: seq, ts, tid, vec, of, after_ready and its reading.
 
-    ``after_ready`` marks the accept that is its thread's very next event after a ready (R9).
+    ``after_ready`` marks the accept that is its thread's very next event after a ready (R9), ``of``.
     """
     return rec.kind(tp.ACCEPT).select(
         "seq",
@@ -36,7 +36,8 @@ def accepts(rec: Recording) -> pl.DataFrame:
         "cpu",
         "tid",
         pl.col("a").alias("vec"),
-        (pl.col("c") == 1).alias("after_ready"),
+        pl.when(pl.col("c") >= 0).then("c").alias("of"),
+        (pl.col("c") >= 0).alias("after_ready"),
         *reading(tp.ACCEPT, "acc"),
     )
 
@@ -122,18 +123,7 @@ def deliveries(rec: Recording, paired: pl.DataFrame, lives: pl.DataFrame, vector
     """
     took = accepts(rec)
     known = vectors.known(pl.col("tid"), pl.col("vec"))
-    # The accept follows its ready directly, so the ready is the latest one before it on the thread.
-    after = (
-        took.filter("after_ready")
-        .join_asof(
-            paired.select("seq", pl.col("seq").alias("of"), "tid"),
-            on="seq",
-            by="tid",
-            strategy="backward",
-            check_sortedness=False,
-        )
-        .select("of", pl.col("ts").alias("accepted"), "vec", pl.col("^acc_.*$"))
-    )
+    after = took.filter("after_ready").select("of", pl.col("ts").alias("accepted"), "vec", pl.col("^acc_.*$"))
     traced = paired.join(after, left_on="seq", right_on="of", how="left", maintain_order="left")
     told = lives.filter(pl.col("pf_injected").is_not_null())["life"]
     due = pl.col("broadcast") | pl.col("life").is_in(told.implode())

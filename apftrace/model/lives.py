@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from apftrace.model import tracepoints as tp
-from apftrace.model.anchors import READINGS
 from apftrace.model.frames import attach
+from apftrace.model.readings import NEVER, READINGS
 
 if TYPE_CHECKING:
     from apftrace.model.recording import Recording
@@ -38,6 +38,7 @@ def begin(rec: Recording) -> pl.DataFrame:
             pl.col("a").alias("token"),
             pl.col("b").alias("gva"),
             pl.col("entries").alias("np_entries"),
+            *_of_try(rec),
         )
         .with_columns(pl.int_range(1, pl.len() + 1, dtype=pl.Int32).over("tid", "token").alias("use"))
     )
@@ -53,6 +54,7 @@ def readies(rec: Recording) -> pl.DataFrame:
         pl.col("a").alias("token"),
         pl.col("b").alias("gva"),
         (pl.col("a") == tp.BROADCAST).alias("broadcast"),
+        pl.when(pl.col("c") >= 0).then("c").alias("link"),
         *reading(tp.READY, "ready"),
     )
 
@@ -64,32 +66,60 @@ def pair(lives: pl.DataFrame, ready_rows: pl.DataFrame) -> pl.DataFrame:
     answered before), ``retagged`` (a life of the same page waits, but under another token), ``none``,
     or ``broadcast``.
     """
+    linked = ready_rows.with_columns(
+        pl.col("link").alias("life"),
+        pl.when("broadcast")
+        .then(pl.lit("broadcast"))
+        .when(pl.col("link").is_not_null())
+        .then(pl.lit("first"))
+        .otherwise(pl.lit("none"))
+        .alias("answer"),
+    ).drop("link")
+    return _retagged(lives, _late_links(lives, linked))
+
+
+def _late_links(lives: pl.DataFrame, paired: pl.DataFrame) -> pl.DataFrame:
+    """Match the readies that found no waiting life in the order of rows, now in the order of time.
+
+    Under a coarse clock both may carry one stamp on two CPUs, in either row order. A ready whose life had
+    its answer before is ``again``.
+    """
     on_key = ["tid", "token", "gva"]
-    # By time, not by row: under a coarse clock both may carry one stamp on two CPUs, in either row order.
-    matched = (
-        ready_rows.filter(~pl.col("broadcast"))
+    strays = paired.filter(pl.col("answer") == "none")
+    if not strays.height:
+        return paired
+    meant = lives.filter(pl.col("token").is_in(strays["token"].unique().implode()))
+    found = (
+        strays.select("seq", "ready", *on_key)
         .sort("ready", "seq")
         .join_asof(
-            lives.select("life", *on_key, pl.col("not_present").alias("ready")).sort("ready", "life"),
+            meant.select(pl.col("life").alias("other"), *on_key, pl.col("not_present").alias("ready")).sort(
+                "ready", "other"
+            ),
             on="ready",
             by=on_key,
             strategy="backward",
             check_sortedness=False,
         )
+        .filter(pl.col("other").is_not_null())
     )
-    matched = matched.with_columns(
-        pl.when(pl.col("life").is_null())
-        .then(pl.lit("none"))
-        .when(pl.col("life").is_first_distinct())
-        .then(pl.lit("first"))
-        .otherwise(pl.lit("again"))
-        .alias("answer")
+    taken = paired.filter(pl.col("answer") == "first")["life"].implode()
+    found = found.select(
+        "seq", "other", (pl.col("other").is_first_distinct() & ~pl.col("other").is_in(taken)).alias("first")
     )
-    broadcasts = ready_rows.filter("broadcast").with_columns(
-        pl.lit(None, pl.Int64).alias("life"), pl.lit("broadcast").alias("answer")
+    return (
+        paired.join(found, on="seq", how="left", maintain_order="left")
+        .with_columns(
+            pl.coalesce("life", "other").alias("life"),
+            pl.when("first")
+            .then(pl.lit("first"))
+            .when(pl.col("other").is_not_null())
+            .then(pl.lit("again"))
+            .otherwise("answer")
+            .alias("answer"),
+        )
+        .drop("other", "first")
     )
-    paired = pl.concat([matched, broadcasts.select(matched.columns)]).sort("seq")
-    return _retagged(lives, paired)
 
 
 def _retagged(lives: pl.DataFrame, paired: pl.DataFrame) -> pl.DataFrame:
@@ -143,66 +173,50 @@ def with_ready(lives: pl.DataFrame, paired: pl.DataFrame) -> pl.DataFrame:
     return attach(lives, ends)
 
 
-def with_try(rec: Recording, lives: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Tie every try to what came of it (R1: same thread, nothing of this vCPU between).
+def _of_try(rec: Recording) -> tuple[pl.Expr, ...]:
+    """Return try, gfn and headless of a life from its not_present (R1: same thread, nothing of this vCPU between).
 
-    Returns:
-        The lives with ``try``, ``gfn`` and ``headless`` (the record began after their try); and the try and
-        repeated rows with ``became``: ``not_present``, ``repeated``, ``refused`` or ``cut`` (the record ends
-        there) for a try, null for a repeated, with columns seq ts tid gva gfn kind after_try at_head.
+    ``headless`` is a life before whose try the record began. Without a try the frame is the page of gva: true
+    under EPT and NPT, where gva is a guest physical address.
     """
-    rows = (
-        rec.kind(tp.TRY, tp.NOT_PRESENT, tp.REPEATED)
-        .select(
-            "seq", "ts", "tid", "kind", "b", "entries", "exit_ts",
-            pl.when(pl.col("kind") == tp.NOT_PRESENT).then("b").otherwise("a").alias("gva"),
-        )
-        .sort("tid", maintain_order=True)
-    )  # fmt: skip
+    tried = pl.col("tried") > NEVER
+    return (
+        pl.when(tried).then("tried").alias("try"),
+        pl.when(tried).then("c").otherwise(pl.col("b") // 4096).alias("gfn"),
+        (~tried & _at_head(rec)).alias("headless"),
+    )
+
+
+def _at_head(rec: Recording) -> pl.Expr:
+    # The record may begin in the middle of a fault: no exit before it.
+    return (pl.col("first") == 1) & (pl.col("exit_ts") < rec.first_ns)
+
+
+def tries(rec: Recording) -> pl.DataFrame:
+    """Return the try rows that became no life, and the repeated rows: seq ts tid gva gfn kind after_try at_head became.
+
+    ``became`` of a try is ``refused``, or ``cut`` where the record ends in the middle of the fault (no entry
+    after it); null for a repeated, which comes ``after_try`` when its try was traced.
+    """
     last_entries = dict(rec.threads.select("tid", "entries").iter_rows())
-    ends = pl.col("tid") != pl.col("tid").shift(-1)
-    begins = pl.col("tid") != pl.col("tid").shift(1)
-    rows = rows.with_columns(
-        ends.fill_null(value=True).alias("is_last"), begins.fill_null(value=True).alias("is_first")
-    )
-    rows = rows.with_columns(
-        pl.when(~pl.col("is_last")).then(pl.col("kind").shift(-1)).alias("next_kind"),
-        (~pl.col("is_last") & (pl.col("gva").shift(-1) == pl.col("gva"))).alias("same_next"),
-        (
-            ~pl.col("is_first")
-            & (pl.col("gva").shift(1) == pl.col("gva"))
-            & (pl.col("kind").shift(1) == tp.TRY)
-        ).alias("after_try"),
-        pl.col("ts").shift(1).alias("prev_ts"),
-        pl.col("b").shift(1).alias("prev_gfn"),
-        # The record may begin or end in the middle of a fault: no exit before it, no entry after it.
-        (pl.col("is_first") & (pl.col("exit_ts") < rec.first_ns)).alias("at_head"),
-        (
-            pl.col("is_last")
-            & (
-                pl.col("entries")
-                == pl.col("tid").replace_strict(last_entries, default=-1, return_dtype=pl.Int64)
-            )
-        ).alias("at_tail"),
-    ).sort("seq")
-    tries = rows.filter(pl.col("kind") != tp.NOT_PRESENT).select(
-        "seq", "ts", "tid", "gva", pl.col("b").alias("gfn"), "kind", "after_try", "at_head",
-        pl.when(pl.col("kind") == tp.REPEATED).then(None)
-        .when(pl.col("same_next") & (pl.col("next_kind") == tp.NOT_PRESENT)).then(pl.lit("not_present"))
-        .when(pl.col("same_next") & (pl.col("next_kind") == tp.REPEATED)).then(pl.lit("repeated"))
-        .when(pl.col("at_tail")).then(pl.lit("cut"))
-        .otherwise(pl.lit("refused")).alias("became"),
-    )  # fmt: skip
-    tried = pl.col("after_try")
-    of_life = rows.filter(pl.col("kind") == tp.NOT_PRESENT).select(
-        pl.col("seq").alias("life"),
-        pl.when(tried).then("prev_ts").alias("try"),
-        pl.when(tried).then("prev_gfn").alias("gfn"),
-        (~tried & pl.col("at_head")).alias("headless"),
-    )
-    lives = attach(lives, of_life)
-    # Without a try the frame is the page of gva: true under EPT and NPT, where gva is a guest physical address.
-    return lives.with_columns(pl.coalesce("gfn", pl.col("gva").cast(pl.Int64) // 4096).alias("gfn")), tries
+    rows = rec.kind(tp.TRY, tp.REPEATED)
+    is_try = pl.col("kind") == tp.TRY
+    ended = pl.col("entries") == pl.col("tid").replace_strict(last_entries, default=-1, return_dtype=pl.Int64)
+    return rows.select(
+        "seq",
+        "ts",
+        "tid",
+        pl.col("a").alias("gva"),
+        pl.col("b").alias("gfn"),
+        "kind",
+        (~is_try & (pl.col("c") == 1)).alias("after_try"),
+        _at_head(rec).alias("at_head"),
+        pl.when(is_try & (pl.col("c") == 1) & ended)
+        .then(pl.lit("cut"))
+        .when(is_try)
+        .then(pl.lit("refused"))
+        .alias("became"),
+    ).sort("ts", "seq")
 
 
 def with_repeated(lives: pl.DataFrame, tries: pl.DataFrame) -> pl.DataFrame:
@@ -230,19 +244,11 @@ def with_told(rec: Recording, lives: pl.DataFrame) -> pl.DataFrame:
     """
     if not rec.has(tp.INJ_EXCEPTION):
         return lives.with_columns(pl.lit(None, pl.Int64).alias("pf_injected"))
-    injections = rec.kind(tp.INJ_EXCEPTION).filter((pl.col("a") == tp.PF_VECTOR) & (pl.col("c") == 0))
     told = (
-        injections.select("seq", "tid", "ts", "entries")
-        .join_asof(
-            lives.select("life", "tid", "np_entries", pl.col("life").alias("seq")),
-            on="seq",
-            by="tid",
-            strategy="backward",
-            check_sortedness=False,
-        )
-        .filter(pl.col("entries") == pl.col("np_entries"))
+        rec.kind(tp.INJ_EXCEPTION)
+        .filter((pl.col("a") == tp.PF_VECTOR) & (pl.col("c") == 0) & (pl.col("told") >= 0))
+        .select(pl.col("told").alias("life"), pl.col("ts").alias("pf_injected"))
         .filter(pl.col("life").is_first_distinct())
-        .select("life", pl.col("ts").alias("pf_injected"))
     )
     return attach(lives, told)
 

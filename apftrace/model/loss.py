@@ -48,11 +48,17 @@ def silent_ends(rec: Recording) -> tuple[Loss, ...]:
 
 
 def _silent_ends(rec: Recording) -> Iterator[Loss]:
-    kept = pl.concat([rec.kind(k).select("ts", "cpu") for k in _OFTEN]).sort("ts")
-    at = kept.with_row_index("at", offset=1).group_by("cpu").agg("at")
-    for cpu, rows in sorted(zip(at["cpu"].to_list(), at["at"], strict=True)):
+    kept = pl.concat([rec.kind(k).select("ts", "cpu") for k in _OFTEN])
+    suspects = []
+    for cpu, n in sorted(kept.group_by("cpu").len().iter_rows()):
         first, last = rec.cpu_spans.get(cpu, (rec.first_ns, rec.last_ns))
-        per_ns = len(rows) / max(last - first, 1)
+        per_ns = n / max(last - first, 1)
+        if per_ns * max(first - rec.first_ns, rec.last_ns - last) >= DUE:
+            suspects.append((cpu, first, last, per_ns))
+    # Rarely is there any, and only then are all rows worth sorting.
+    kept = kept.sort("ts").with_row_index("at") if suspects else kept
+    for cpu, first, last, per_ns in suspects:
+        rows = kept.filter(pl.col("cpu") == cpu)["at"].cast(pl.Int64)
         alone = (rows.diff().max() or 1) - 1
         ends = (
             (first - rec.first_ns, (kept["ts"] < first).sum(), Loss(cpu, "", None, None, first)),

@@ -14,9 +14,12 @@ the same file runs interpreted. ``feed`` takes rows of one batch in time order.
 from __future__ import annotations
 
 from array import array
-from typing import Any
 
 from apftrace.model import tracepoints as _tp
+from apftrace.model.ledger import Ledger
+from apftrace.model.readings import NEVER as _NEVER_SEEN
+from apftrace.model.readings import READINGS
+from apftrace.model.waiting import Waiting
 
 COMPILED: bool = not __file__.endswith(".py")
 
@@ -52,7 +55,7 @@ _HLT_VMX, _HLT_SVM = _tp.HLT_EXITS
 _UNINTERRUPTIBLE = _tp.TASK_UNINTERRUPTIBLE
 _DEAD = _tp.TASK_DEAD
 _STATE_MASK = _tp.TASK_STATE_MASK
-_NEVER = -(2**62)
+_NEVER = _NEVER_SEEN
 _ABSURD = 2**60
 _CPU_MASK = 0xFFFF
 
@@ -61,31 +64,28 @@ _UNKNOWN, _RUNNING, _RUNNABLE, _SLEEP, _BLOCKED = range(5)
 
 # Fields of a thread's record in ``state``.
 _TID, _FIRST, _LAST, _CPU, _ENTRIES, _VIRQS, _HLTS, _EXIT_TS, _ENTRY_TS, _STATE, _SINCE = range(11)
-_PREV, _READY_GFN, _VCPU, _GONE, _WORK, _HOG, _HOG_WAIT, _OUT_TO, _OUT_AT, _OUT_CPU, _GUEST, _CLOCK = range(
-    11, 23
-)
+_PREV, _READY_GFN, _VCPU, _GONE, _WORK, _HOG, _HOG_WAIT, _OUT_TO, _OUT_AT, _OUT_CPU, _GUEST = range(11, 22)
+# The thread's last fault events: any of the three, the row of its not_present and of its ready.
+_FAULTED, _LIFE, _LIFE_ENTRIES, _READY_ROW, _FIRST_FAULT, _TRIED, _TOLD, _QUEUED, _CHAIN = range(22, 31)
+# A try whose outcome is not known yet.
+_T_TS, _T_CPU, _T_GVA, _T_GFN, _T_ENTRIES, _T_EXIT, _T_FIRST, _CLOCK = range(31, 39)
 _FIELDS = _CLOCK + 5
+
+_SOURCES = {
+    "entries": _ENTRIES, "virqs": _VIRQS, "hlts": _HLTS, "exit_ts": _EXIT_TS, "hog": _HOG, "guest": _GUEST,
+    "ran": _CLOCK + _RUNNING, "waited": _CLOCK + _RUNNABLE, "slept": _CLOCK + _SLEEP,
+    "blocked": _CLOCK + _BLOCKED, "first": _FIRST_FAULT, "tried": _TRIED, "told": _TOLD, "queued": _QUEUED,
+}  # fmt: skip
 
 # What an interrupt vector is used for: page-ready as told, anything else, or only ever right after a ready
 # (then it is a guest's own choice of page-ready vector, made before the trace).
 _N_VECTORS = 256
 _DUE, _OTHER, _OWN = 1, 2, 4
 
-COLUMNS: tuple[tuple[str, str], ...] = (
-    ("ts", "q"), ("cpu", "i"), ("tid", "i"), ("kind", "i"), ("a", "q"), ("b", "q"), ("c", "q"),
-    ("entries", "i"), ("virqs", "i"), ("hlts", "i"), ("exit_ts", "q"),
-    ("ran", "q"), ("waited", "q"), ("slept", "q"), ("blocked", "q"), ("hog", "i"), ("guest", "q"),
-)  # fmt: skip
-"""Columns of the anchors, with array typecodes: the event, then the reading of its thread.
-
-``exit_ts`` is the thread's last kvm_exit; ``ran waited slept blocked`` are ns on a CPU, runnable but not
-on one, in interruptible and in uninterruptible sleep since the thread was first seen; ``guest`` is ns from
-kvm_entry to kvm_exit. ``hog`` is the one thread that had the CPU for all of its longest wait since its
-previous anchor; 0 when there were several, or no wait. In a kvm_msr row
-the fields are write, ecx, data. A READING row is the vCPU thread's reading at the instant of a
-``completed`` (a: gva, b: row of its not_present) that some kworker traced; in a ``completed`` row c is
-the row of the not_present when only one vCPU waits for the page, else -1.
-"""
+_READS = {
+    kind: [_SOURCES[name] for name in READINGS.get(kind, ())]
+    for kind in (*range(len(_tp.TRACEPOINTS)), _tp.READING)
+}
 
 
 class Odometer:
@@ -93,13 +93,15 @@ class Odometer:
 
     Attributes:
         cpus_of: per thread id the CPUs on which it was seen.
+        ledger: the anchors.
     """
 
     def __init__(self) -> None:
         self.switches = memoryview(array("q", [0]) * (_CPU_MASK + 1))
         self.use = memoryview(array("i", [0]) * _N_VECTORS)
         self.use[_tp.LINUX_VECTOR] = _DUE
-        self.open_lives: dict[int, list[tuple[int, int]]] = {}
+        self.waiting = Waiting()
+        self.ledger = Ledger(_READS)
         self.cpus_of: dict[int, set[int]] = {}
         self.function = 0
         self.n_threads = 0
@@ -108,11 +110,7 @@ class Odometer:
         self._state_store = array("q", [0]) * (512 * _FIELDS)
         self.slots = memoryview(self._slots_store)
         self.state = memoryview(self._state_store)
-        self._out: dict[str, Any] = {}
-        self.n_out = 0
-        self.n_before = 0
-        self.taken = False
-        self._make_room(1 << 14)
+        self.ledger.state = self.state
 
     def _grow(self) -> None:
         """Double the room for threads."""
@@ -128,6 +126,7 @@ class Odometer:
         self._slots_store = slots
         self.state = memoryview(state)
         self.slots = memoryview(slots)
+        self.ledger.state = self.state
 
     def _hash(self, tid: int) -> int:
         return (tid ^ (tid >> 10)) & self.mask
@@ -156,6 +155,9 @@ class Odometer:
         self.state[base + _PREV] = -2
         self.state[base + _READY_GFN] = -1
         self.state[base + _VCPU] = -1
+        self.state[base + _FAULTED] = -1
+        self.state[base + _CHAIN] = -1
+        self.state[base + _LIFE] = -1
         return slot
 
     def _become(self, slot: int, state: int, ts: int) -> None:
@@ -163,97 +165,134 @@ class Odometer:
         spent = ts - self.state[base + _SINCE]
         # A stamp out of a damaged page may lie anywhere; no sum may leave 64 bits because of it.
         if 0 < spent < _ABSURD:
-            at = base + _CLOCK + self.state[base + _STATE]
+            # As long as no sched event says otherwise, a thread that traces events runs.
+            at = base + _CLOCK + max(self.state[base + _STATE], _RUNNING)
             self.state[at] = (self.state[at] + spent) & (_ABSURD - 1)
         self.state[base + _SINCE] = ts
         self.state[base + _STATE] = state
 
-    def _emit(self, slot: int, kind: int, ts: int, cpu: int, a: int, b: int, c: int) -> None:
-        if self.n_out == self.room:
-            self._make_room(self.room * 2)
-        n = self.n_out
+    def _emit(self, slot: int, kind: int, ts: int, cpu: int, a: int, b: int, c: int) -> int:
         base = slot * _FIELDS
-        state = self.state
-        self._become(slot, state[base + _STATE], ts)
-        self.o_ts[n] = ts
-        self.o_cpu[n] = cpu
-        self.o_tid[n] = state[base + _TID]
-        self.o_kind[n] = kind
-        self.o_a[n] = a
-        self.o_b[n] = b
-        self.o_c[n] = c
-        self.o_entries[n] = state[base + _ENTRIES]
-        self.o_virqs[n] = state[base + _VIRQS]
-        self.o_hlts[n] = state[base + _HLTS]
-        self.o_exit[n] = state[base + _EXIT_TS]
-        self.o_ran[n] = state[base + _CLOCK + _RUNNING] + state[base + _CLOCK + _UNKNOWN]
-        self.o_waited[n] = state[base + _CLOCK + _RUNNABLE]
-        self.o_slept[n] = state[base + _CLOCK + _SLEEP]
-        self.o_blocked[n] = state[base + _CLOCK + _BLOCKED]
-        self.o_hog[n] = state[base + _HOG]
-        self.o_guest[n] = state[base + _GUEST]
-        state[base + _HOG] = 0
-        state[base + _HOG_WAIT] = 0
-        self.n_out = n + 1
+        self._become(slot, self.state[base + _STATE], ts)
+        seq = self.ledger.put(kind, ts, cpu, base, a, b, c)
+        self.state[base + _HOG] = 0
+        self.state[base + _HOG_WAIT] = 0
+        return seq
 
     def _completed(self, slot: int, ts: int, cpu: int, gva: int, address: int) -> None:
         # A completed names no vCPU: read every vCPU that waits for this page; nearly always it is one.
-        owners = self.open_lives.get(gva)
-        if owners is None:
+        at = self.waiting.first(gva)
+        if at < 0:
             self._emit(slot, _COMPLETED, ts, cpu, gva, address, -1)
             return
-        self._emit(slot, _COMPLETED, ts, cpu, gva, address, owners[0][1] if len(owners) == 1 else -1)
-        for owner, life in owners:
-            self._emit(owner, _READING, ts, cpu, gva, life, 0)
+        sole = self.waiting.life[at] if self.waiting.after(at) < 0 else -1
+        self._emit(slot, _COMPLETED, ts, cpu, gva, address, sole)
+        while at >= 0:
+            self._emit(self.waiting.slot[at], _READING, ts, cpu, gva, self.waiting.life[at], 0)
+            at = self.waiting.after(at)
 
-    def _begin(self, slot: int, gva: int) -> None:
-        # A page is outstanding once per vCPU (R14): an older life of it on this thread is over.
-        owners = self.open_lives.get(gva)
-        life = (slot, self.n_before + self.n_out)
-        if owners is None:
-            self.open_lives[gva] = [life]
-        else:
-            self.open_lives[gva] = [o for o in owners if o[0] != slot] + [life]
+    def _try(self, slot: int, ts: int, cpu: int, gva: int, gfn: int) -> None:
+        # What it becomes is known with the thread's next fault event.
+        base = slot * _FIELDS
+        self._untried(slot, last=0)
+        self.state[base + _T_TS] = ts
+        self.state[base + _T_CPU] = cpu
+        self.state[base + _T_GVA] = gva
+        self.state[base + _T_GFN] = gfn
+        self.state[base + _T_ENTRIES] = self.state[base + _ENTRIES]
+        self.state[base + _T_EXIT] = self.state[base + _EXIT_TS]
+        self.state[base + _T_FIRST] = self.state[base + _FAULTED] < 0
+        self.state[base + _FAULTED] = _TRY
+        self.state[base + _CHAIN] = _TRY
+        self.state[base + _HOG] = 0
+        self.state[base + _HOG_WAIT] = 0
 
-    def _end(self, slot: int, gva: int) -> None:
-        owners = self.open_lives.get(gva)
-        if owners is None:
+    def _untried(self, slot: int, last: int) -> None:
+        # A try that became nothing is an anchor of its own.
+        base = slot * _FIELDS
+        state = self.state
+        if state[base + _FAULTED] != _TRY:
             return
-        if len(owners) == 1:
-            if owners[0][0] == slot:
-                del self.open_lives[gva]
-        else:
-            self.open_lives[gva] = [o for o in owners if o[0] != slot]
+        entries = state[base + _ENTRIES]
+        exit_ts = state[base + _EXIT_TS]
+        state[base + _ENTRIES] = state[base + _T_ENTRIES]
+        state[base + _EXIT_TS] = state[base + _T_EXIT]
+        state[base + _FIRST_FAULT] = state[base + _T_FIRST]
+        self.ledger.put(
+            _TRY,
+            state[base + _T_TS],
+            state[base + _T_CPU],
+            base,
+            state[base + _T_GVA],
+            state[base + _T_GFN],
+            last,
+        )
+        state[base + _ENTRIES] = entries
+        state[base + _EXIT_TS] = exit_ts
+
+    def _tried(self, slot: int, gva: int) -> bool:
+        # Say whether the thread's previous fault event is the try that came to this, and take it off.
+        base = slot * _FIELDS
+        self.state[base + _FIRST_FAULT] = self.state[base + _FAULTED] < 0
+        if self.state[base + _FAULTED] == _TRY and self.state[base + _T_GVA] == gva:
+            return True
+        self._untried(slot, last=0)
+        self.state[base + _FIRST_FAULT] = self.state[base + _FAULTED] < 0
+        return False
+
+    def _begin(self, slot: int, ts: int, cpu: int, token: int, gva: int) -> None:
+        base = slot * _FIELDS
+        tried = self._tried(slot, gva)
+        self.state[base + _TRIED] = self.state[base + _T_TS] if tried else _NEVER
+        gfn = self.state[base + _T_GFN] if tried else -1
+        if self.state[base + _CHAIN] != _QUEUE_WORK:
+            self.state[base + _QUEUED] = -1
+        life = self._emit(slot, _NOT_PRESENT, ts, cpu, token, gva, gfn)
+        self.waiting.begin(slot, life, token, gva)
+        self.state[base + _LIFE] = life
+        self.state[base + _LIFE_ENTRIES] = self.state[base + _ENTRIES]
+        self.state[base + _FAULTED] = _NOT_PRESENT
+        self.state[base + _CHAIN] = _NOT_PRESENT
+
+    def _ready(self, slot: int, ts: int, cpu: int, token: int, gva: int) -> None:
+        base = slot * _FIELDS
+        life = self.waiting.answer(slot, token, gva)
+        self.state[base + _READY_GFN] = gva >> 12
+        self.state[base + _READY_ROW] = self._emit(slot, _READY, ts, cpu, token, gva, life)
+
+    def _queue_work(self, slot: int, ts: int, cpu: int, work: int, function: int) -> None:
+        # schedule_work comes right after not_present on the same thread, before 5.8 right before it: that
+        # is how the address of async_pf_execute is learned.
+        base = slot * _FIELDS
+        before = self.state[base + _PREV]
+        if before == _NOT_PRESENT or (before == _TRY and self.function == 0):
+            self.function = function
+        if function != self.function:
+            return
+        of = self.state[base + _LIFE] if self.state[base + _CHAIN] == _NOT_PRESENT else -1
+        seq = self._emit(slot, _QUEUE_WORK, ts, cpu, work, function, of)
+        self.state[base + _QUEUED] = seq if of < 0 else -1
+        self.state[base + _CHAIN] = _QUEUE_WORK
 
     def _keep(self, slot: int, kind: int, a: int, b: int, c: int) -> bool:
         # Say whether an event is an anchor, and learn from it what later events mean.
         base = slot * _FIELDS
-        if kind == _NOT_PRESENT:
-            self._begin(slot, b)
-        elif kind == _READY:
-            self.state[base + _READY_GFN] = b >> 12
-            self._end(slot, b)
-        elif kind == _MSR:
+        if kind == _MSR:
             if a and b == _MSR_INT:
                 self.use[c & (_N_VECTORS - 1)] |= _DUE
             return a != 0 and b in (_MSR_EN, _MSR_INT, _MSR_ACK)
-        elif kind == _INJ_EXCEPTION:
+        if kind == _INJ_EXCEPTION:
+            near = self.state[base + _LIFE_ENTRIES] == self.state[base + _ENTRIES]
+            self.state[base + _TOLD] = self.state[base + _LIFE] if near else -1
             return a in (_PF_VECTOR, _MC_VECTOR)
-        elif kind == _QUEUE_WORK:
-            # schedule_work comes right after not_present on the same thread, before 5.8 right before it: that
-            # is how the address of async_pf_execute is learned.
-            before = self.state[base + _PREV]
-            if before == _NOT_PRESENT or (before == _TRY and self.function == 0):
-                self.function = b
-            return b == self.function
-        elif kind == _EXECUTE_START:
+        if kind == _EXECUTE_START:
             self.state[base + _WORK] = a if b == self.function else 0
             return b == self.function and b != 0
-        elif kind == _EXECUTE_END:
+        if kind == _EXECUTE_END:
             return a != 0 and self.state[base + _WORK] == a
-        elif kind == _USERSPACE_EXIT:
+        if kind == _USERSPACE_EXIT:
             return b < 0 and b != -4
-        elif kind == _PROCESS_EXIT:
+        if kind == _PROCESS_EXIT:
             self.state[base + _GONE] = self.state[base + _LAST]
         return True
 
@@ -302,17 +341,17 @@ class Odometer:
             self._become(slot, _RUNNABLE, ts)
 
     def _accept(self, slot: int, kind: int, ts: int, cpu: int, vec: int, apicid: int) -> None:
-        # The accept that ready caused is the thread's very next event; c tells it from any other.
+        # The accept that ready caused is the thread's very next event.
         if kind == _ACCEPT and self.state[slot * _FIELDS + _PREV] == _READY:
             if 0 <= vec < _N_VECTORS and self.use[vec] == 0:
                 self.use[vec] = _OWN
-            self._emit(slot, kind, ts, cpu, vec, apicid, 1)
+            self._emit(slot, kind, ts, cpu, vec, apicid, self.state[slot * _FIELDS + _READY_ROW])
             return
         if not 0 <= vec < _N_VECTORS:
             return
         self.use[vec] |= _OTHER
         if self.use[vec] & _DUE:
-            self._emit(slot, kind, ts, cpu, vec, apicid, 0)
+            self._emit(slot, kind, ts, cpu, vec, apicid, -1)
 
     def _own(self, slot: int, kind: int, ts: int, cpu: int, a: int, b: int, c: int) -> None:
         # An event that is about the thread that traced it, the frequent kinds first.
@@ -337,8 +376,20 @@ class Odometer:
                 self._emit(slot, kind, ts, cpu, a, b, c)
         elif kind in (_ACCEPT, _APICV_ACCEPT):
             self._accept(slot, kind, ts, cpu, a, b)
+        elif kind == _TRY:
+            self._try(slot, ts, cpu, a, b)
+        elif kind == _NOT_PRESENT:
+            self._begin(slot, ts, cpu, a, b)
+        elif kind == _READY:
+            self._ready(slot, ts, cpu, a, b)
         elif kind == _COMPLETED:
             self._completed(slot, ts, cpu, a, b)
+        elif kind == _REPEATED:
+            tried = self._tried(slot, a)
+            self._emit(slot, kind, ts, cpu, a, b, tried)
+            self.state[base + _FAULTED] = _REPEATED
+        elif kind == _QUEUE_WORK:
+            self._queue_work(slot, ts, cpu, a, b)
         elif self._keep(slot, kind, a, b, c):
             self._emit(slot, kind, ts, cpu, a, b, c)
 
@@ -351,17 +402,11 @@ class Odometer:
         a: memoryview,
         b: memoryview,
         c: memoryview,
-    ) -> int:
-        """Take the rows of one batch, in time order; return the number of anchors that wait to be taken."""
-        n = len(ts)
-        if self.taken:
-            self.n_before += self.n_out
-            self.n_out = 0
-            self.taken = False
-        for i in range(n):
+    ) -> None:
+        """Take the rows of one batch, in time order."""
+        for i in range(len(ts)):
             k = kind[i]
             if k == _LOST:
-                self._emit(self._slot_of(-1, ts[i], cpu[i]), k, ts[i], cpu[i], a[i], b[i], 0)
                 continue
             slot = self._slot_of(tid[i], ts[i], cpu[i])
             self._seen(slot, tid[i], ts[i], cpu[i])
@@ -372,31 +417,12 @@ class Odometer:
             else:
                 self._own(slot, k, ts[i], cpu[i], a[i], b[i], c[i])
                 self.state[slot * _FIELDS + _PREV] = k
-        return self.n_out
 
-    def _make_room(self, room: int) -> None:
-        """Give the output ``room`` rows, keeping what is there."""
-        for name, code in COLUMNS:
-            old = self._out.get(name, array(code))
-            self._out[name] = old + array(code, bytes((room - len(old)) * old.itemsize))
-        self.room = room
-        views = {name: memoryview(store) for name, store in self._out.items()}
-        self.o_ts, self.o_cpu, self.o_tid, self.o_kind = (
-            views["ts"],
-            views["cpu"],
-            views["tid"],
-            views["kind"],
-        )
-        self.o_a, self.o_b, self.o_c = views["a"], views["b"], views["c"]
-        self.o_entries, self.o_virqs, self.o_hlts = views["entries"], views["virqs"], views["hlts"]
-        self.o_exit, self.o_ran, self.o_waited = views["exit_ts"], views["ran"], views["waited"]
-        self.o_slept, self.o_blocked, self.o_hog = views["slept"], views["blocked"], views["hog"]
-        self.o_guest = views["guest"]
-
-    def take(self) -> dict[str, memoryview]:
-        """Return the anchors since the last ``take``, a view per column of COLUMNS; valid until the next feed."""
-        self.taken = True
-        return {name: memoryview(store)[: self.n_out] for name, store in self._out.items()}
+    def finish(self) -> None:
+        """Close the books: a try that is its thread's last fault event becomes an anchor."""
+        for slot in range(self.n_threads):
+            self._untried(slot, last=1)
+            self.state[slot * _FIELDS + _FAULTED] = -1
 
     def vectors(self) -> frozenset[int]:
         """Return the page-ready vectors: 243, and what guests wrote to MSR_KVM_ASYNC_PF_INT."""

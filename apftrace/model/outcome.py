@@ -15,6 +15,7 @@ import polars as pl
 from apftrace.model import tracepoints as tp
 from apftrace.model.delivery import busy_at
 from apftrace.model.frames import attach, by_thread
+from apftrace.model.readings import NEVER
 
 if TYPE_CHECKING:
     from apftrace.model.recording import Recording
@@ -157,11 +158,15 @@ def with_progress(
 
 
 def _by_own_events(rec: Recording, lives: pl.DataFrame) -> pl.DataFrame:
-    own = rec.kind(tp.TRY, tp.NOT_PRESENT, tp.READY).select(
+    # A try that became a life or a repeated fault has no row of its own.
+    twice = (pl.col("tried") > NEVER).fill_null(value=False)
+    hits = pl.when(twice).then(2).otherwise(1)
+    rows = rec.kind(tp.TRY, tp.NOT_PRESENT, tp.READY, tp.REPEATED)
+    own = rows.filter((pl.col("kind") != tp.REPEATED) | (pl.col("c") == 1)).select(
         pl.col("ts").alias("since"),
         "tid",
-        pl.int_range(1, pl.len() + 1).over("tid").alias("nth"),
-        pl.len().over("tid").alias("entries"),
+        hits.cum_sum().over("tid").alias("nth"),
+        hits.sum().over("tid").alias("entries"),
         pl.col("ts").last().over("tid").alias("last_run"),
     )
     ends = own.group_by("tid").agg(pl.col("entries").first(), pl.col("last_run").first())

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from apftrace.model import tracepoints as tp
-from apftrace.model.anchors import READINGS, SHARES
 from apftrace.model.delivery import busy_at
 from apftrace.model.frames import attach
+from apftrace.model.readings import READINGS, SHARES
 from apftrace.schema import PHASES
 
 if TYPE_CHECKING:

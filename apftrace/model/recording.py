@@ -103,24 +103,22 @@ def record(source: Source, machine: str = "host") -> tuple[Recording, PassResult
     """Reduce a whole source to a Recording, in bounded memory."""
     odometer = Odometer()
     result = PassResult()
-    anchors = Anchors()
     for batch in one_ahead(source.stream(tp.PICKS, result)):
-        anchors.add(odometer, _feed(odometer, batch))
-    anchors.finish(odometer)
-    return assemble(odometer, anchors, result, machine, source), result
+        _feed(odometer, batch)
+    odometer.finish()
+    return assemble(odometer, result, machine, source), result
 
 
-def _feed(odometer: Odometer, batch: pa.RecordBatch) -> int:
+def _feed(odometer: Odometer, batch: pa.RecordBatch) -> None:
     offset, n = batch.column(0).offset, batch.num_rows
     columns = [memoryview(batch.column(i).buffers()[1]).cast("B") for i in range(7)]
     wide = [columns[i].cast("q")[offset : offset + n] for i in (0, 4, 5, 6)]
     narrow = [columns[i].cast("i")[offset : offset + n] for i in (1, 2, 3)]
-    return odometer.feed(wide[0], *narrow, *wide[1:])
+    odometer.feed(wide[0], *narrow, *wide[1:])
 
 
 def assemble(
     odometer: Odometer,
-    anchors: Anchors,
     result: PassResult,
     machine: str,
     source: Source,
@@ -130,7 +128,7 @@ def assemble(
     return Recording(
         machine=machine,
         clock=source.info.clock,
-        anchors=anchors,
+        anchors=Anchors(odometer.ledger),
         threads=_threads(odometer, source.info),
         cpus_of={tid: frozenset(cpus) for tid, cpus in odometer.cpus_of.items()},
         losses=tuple(result.losses),

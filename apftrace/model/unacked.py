@@ -82,8 +82,11 @@ def unacked(rec: Recording, delivered: pl.DataFrame, threads: pl.DataFrame, stal
 
 
 def _with_chances(rec: Recording, last: pl.DataFrame) -> pl.DataFrame:
-    """Add ``faults_after``: try and not_present events after the delivery, each of which needs IF=1 in the guest."""
-    faults = rec.kind(tp.TRY, tp.NOT_PRESENT).select("tid", pl.col("seq").alias("fault_seq"))
+    """Add ``faults_after``: fault events after the delivery, each of which needs IF=1 in the guest."""
+    faults = pl.concat(
+        rec.kind(k).select("tid", pl.col("seq").alias("fault_seq"))
+        for k in (tp.TRY, tp.NOT_PRESENT, tp.REPEATED)
+    )
     counted = (
         last.select("tid", "seq")
         .join(faults, on="tid", how="inner")

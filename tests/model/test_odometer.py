@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from apftrace.model import ledger, readings
 from apftrace.model import tracepoints as tp
 from tests.model.conftest import INTERPRETED, compiled
 
@@ -30,17 +31,31 @@ def row(ts: int, kind: int, a: int = 0, b: int = 0, c: int = 0, *, tid: int = VC
     return ts, cpu, tid, kind, a, b, c
 
 
-def feed(meter: Any, rows: Sequence[Row]) -> list[dict[str, int]]:
-    """Feed one batch and return its anchors."""
-    columns = [array(code, values) for code, values in zip("qiiiqqq", zip(*rows, strict=True), strict=True)]
-    n = meter.feed(*columns)
-    taken = {name: list(view) for name, view in meter.take().items()}
-    assert {len(values) for values in taken.values()} == {n}
-    return [dict(zip(taken, values, strict=True)) for values in zip(*taken.values(), strict=True)]
+def fed(engine: ModuleType, batches: Sequence[Sequence[Row]]) -> Any:
+    """Return an odometer that took these batches."""
+    meter = engine.Odometer()
+    for rows in batches:
+        meter.feed(
+            *(array(code, values) for code, values in zip("qiiiqqq", zip(*rows, strict=True), strict=True))
+        )
+    meter.finish()
+    return meter
+
+
+def taken(meter: Any) -> list[dict[str, int]]:
+    """Return its anchors in the order of their rows."""
+    found = []
+    for kind in meter.ledger.kinds():
+        columns = [array("q", column) for column in meter.ledger.take(kind)]
+        names = (*ledger.EVENT, *readings.READINGS.get(kind, ()))
+        found += [
+            {"kind": kind, **dict(zip(names, values, strict=True))} for values in zip(*columns, strict=True)
+        ]
+    return sorted(found, key=lambda anchor: anchor["seq"])
 
 
 def anchors(engine: ModuleType, *rows: Row) -> list[dict[str, int]]:
-    return feed(engine.Odometer(), rows)
+    return taken(fed(engine, [rows]))
 
 
 def kinds(engine: ModuleType, *rows: Row) -> list[int]:
@@ -63,22 +78,28 @@ def test_entries_are_counted_up_to_each_anchor(engine: ModuleType) -> None:
         row(3, tp.ENTRY),
         row(4, tp.ENTRY, tid=OTHER_VCPU),
         row(5, tp.ENTRY),
-        row(6, tp.READY, TOKEN, PAGE),
+        row(6, tp.NOT_PRESENT, TOKEN + 0x1000, PAGE),
     )
     assert (first["entries"], second["entries"]) == (1, 3)
-    assert (second["ts"], second["tid"], second["a"], second["b"]) == (6, VCPU, TOKEN, PAGE)
+    assert (second["ts"], second["tid"], second["a"], second["b"]) == (6, VCPU, TOKEN + 0x1000, PAGE)
 
 
 @pytest.mark.parametrize("reason", [12, 0x78])
 def test_hlt_exits_are_counted_on_both_vendors(engine: ModuleType, reason: int) -> None:
     rows = [row(n, tp.EXIT, reason) for n in range(5)]
-    (anchor,) = anchors(engine, *rows, row(9, tp.EXIT, 1), row(10, tp.TRY, PAGE))
-    assert (anchor["hlts"], anchor["exit_ts"]) == (5, 9)
+    exits, hlts = anchors(
+        engine,
+        *rows,
+        row(9, tp.EXIT, 1),
+        row(10, tp.NOT_PRESENT, TOKEN, PAGE),
+        row(11, tp.READY, TOKEN, PAGE),
+    )
+    assert (hlts["hlts"], exits["exit_ts"]) == (5, 9)
 
 
 def test_no_exit_seen_reads_as_long_ago(engine: ModuleType) -> None:
     (anchor,) = anchors(engine, row(10, tp.TRY, PAGE))
-    assert anchor["exit_ts"] < -(2**60)
+    assert anchor["exit_ts"] == readings.NEVER
 
 
 def test_time_is_booked_by_what_the_thread_did(engine: ModuleType) -> None:
@@ -166,7 +187,9 @@ def test_the_work_function_is_learned_before_5_8_from_the_row_before(engine: Mod
         row(3, tp.NOT_PRESENT, TOKEN, PAGE),
         row(4, tp.EXECUTE_START, 8, ASYNC_PF_EXECUTE, tid=WORKER),
     ]
-    assert [a["ts"] for a in anchors(engine, *rows)] == [1, 2, 3, 4]
+    assert [(a["ts"], a["kind"]) for a in anchors(engine, *rows)] == [
+        (2, tp.QUEUE_WORK), (3, tp.NOT_PRESENT), (4, tp.EXECUTE_START),
+    ]  # fmt: skip
 
 
 def test_the_accept_right_after_a_ready_is_marked(engine: ModuleType) -> None:
@@ -177,8 +200,9 @@ def test_the_accept_right_after_a_ready_is_marked(engine: ModuleType) -> None:
         row(4, tp.ACCEPT, VECTOR),
         row(5, tp.ACCEPT, 0xEC),
     ]
-    accepts = [(a["ts"], a["c"]) for a in anchors(engine, *rows) if a["kind"] == tp.ACCEPT]
-    assert accepts == [(2, 0), (3, 1), (4, 0)]
+    found = anchors(engine, *rows)
+    accepts = [(a["ts"], a["c"]) for a in found if a["kind"] == tp.ACCEPT]
+    assert accepts == [(2, -1), (3, found[0]["seq"]), (4, -1)]
 
 
 def test_any_vector_right_after_a_ready_is_kept(engine: ModuleType) -> None:
@@ -193,7 +217,7 @@ def test_vectors_are_learned_from_the_write_of_int(engine: ModuleType) -> None:
         row(3, tp.INJ_VIRQ, 0x51),
         row(4, tp.INJ_VIRQ, VECTOR),
         row(5, tp.INJ_VIRQ, 0xEC),
-        row(6, tp.TRY, PAGE),
+        row(6, tp.ACCEPT, VECTOR),
     ]
     found = anchors(engine, *rows)
     assert [a["ts"] for a in found] == [2, 3, 4, 6]
@@ -232,30 +256,91 @@ def test_a_new_life_of_the_page_takes_the_place_of_the_old(engine: ModuleType) -
 
 
 def test_rows_of_lives_count_on_over_batches(engine: ModuleType) -> None:
-    meter = engine.Odometer()
-    feed(meter, [row(1, tp.TRY, PAGE), row(2, tp.NOT_PRESENT, TOKEN, PAGE)])
-    done, reading = feed(meter, [row(3, tp.COMPLETED, PAGE, 0x7F0000, tid=WORKER)])
+    first = [row(1, tp.SIGNAL, 7), row(2, tp.NOT_PRESENT, TOKEN, PAGE)]
+    done, reading = taken(fed(engine, [first, [row(3, tp.COMPLETED, PAGE, 0x7F0000, tid=WORKER)]]))[2:]
     assert (done["c"], reading["b"]) == (1, 1)
 
 
-def test_a_loss_is_handed_on(engine: ModuleType) -> None:
-    (anchor,) = anchors(engine, row(5, tp.LOST, 7, 2, cpu=3))
-    assert (anchor["kind"], anchor["cpu"], anchor["a"], anchor["b"]) == (tp.LOST, 3, 7, 2)
+def test_a_try_stands_beside_what_it_became(engine: ModuleType) -> None:
+    rows = [
+        row(1, tp.TRY, PAGE, 0x7F),
+        row(2, tp.NOT_PRESENT, TOKEN, PAGE),
+        row(3, tp.TRY, PAGE, 0x7F),
+        row(4, tp.REPEATED, PAGE, 0x7F),
+        row(5, tp.REPEATED, PAGE, 0x7F),
+        row(6, tp.NOT_PRESENT, TOKEN + 0x1000, PAGE),
+    ]
+    found = anchors(engine, *rows)
+    assert [(a["ts"], a["c"]) for a in found] == [(2, 0x7F), (4, 1), (5, 0), (6, -1)]
+    assert (found[0]["tried"], found[-1]["tried"]) == (1, readings.NEVER)
+
+
+def test_a_try_that_became_nothing_is_kept(engine: ModuleType) -> None:
+    rows = [
+        row(1, tp.ENTRY),
+        row(2, tp.TRY, PAGE, 0x7F),
+        row(3, tp.ENTRY),
+        row(4, tp.TRY, PAGE + 0x1000, 0x80),
+        row(5, tp.NOT_PRESENT, TOKEN, PAGE),
+        row(6, tp.TRY, PAGE, 0x7F),
+    ]
+    tries = [a for a in anchors(engine, *rows) if a["kind"] == tp.TRY]
+    told = [(a["ts"], a["c"], a["entries"], a["first"]) for a in tries]
+    assert told == [(2, 0, 1, 1), (4, 0, 2, 0), (6, 1, 2, 0)]
+
+
+def test_a_ready_names_the_life_that_it_answers(engine: ModuleType) -> None:
+    rows = [
+        row(1, tp.NOT_PRESENT, TOKEN, PAGE),
+        row(2, tp.NOT_PRESENT, TOKEN, PAGE, tid=OTHER_VCPU),
+        row(3, tp.READY, TOKEN, PAGE, tid=OTHER_VCPU),
+        row(4, tp.READY, TOKEN, PAGE),
+        row(5, tp.READY, TOKEN, PAGE),
+        row(6, tp.READY, TOKEN + 0x1000, PAGE),
+    ]
+    assert [a["c"] for a in anchors(engine, *rows)][2:] == [1, 0, -1, -1]
+
+
+def test_an_exception_names_the_life_that_it_may_tell_of(engine: ModuleType) -> None:
+    rows = [
+        row(1, tp.NOT_PRESENT, TOKEN, PAGE),
+        row(2, tp.INJ_EXCEPTION, 14),
+        row(3, tp.ENTRY),
+        row(4, tp.INJ_EXCEPTION, 14),
+        row(5, tp.INJ_EXCEPTION, 14, tid=OTHER_VCPU),
+    ]
+    assert [a["told"] for a in anchors(engine, *rows) if a["kind"] == tp.INJ_EXCEPTION] == [0, -1, -1]
+
+
+def test_work_is_tied_to_its_life_in_either_order(engine: ModuleType) -> None:
+    rows = [
+        row(1, tp.NOT_PRESENT, TOKEN, PAGE),
+        row(2, tp.QUEUE_WORK, 8, ASYNC_PF_EXECUTE),
+        row(3, tp.QUEUE_WORK, 9, ASYNC_PF_EXECUTE),
+        row(4, tp.NOT_PRESENT, TOKEN + 0x1000, PAGE + 0x1000),
+    ]
+    first, after, before, second = anchors(engine, *rows)
+    assert (first["queued"], after["c"], before["c"], second["queued"]) == (
+        -1,
+        first["seq"],
+        -1,
+        before["seq"],
+    )
+
+
+def test_a_loss_is_no_anchor(engine: ModuleType) -> None:
+    assert anchors(engine, row(5, tp.LOST, 7, 2, cpu=3)) == []
 
 
 def test_threads_have_a_final_reading(engine: ModuleType) -> None:
-    meter = engine.Odometer()
-    feed(
-        meter,
-        [
-            row(1, tp.ENTRY, 3),
-            row(4, tp.EXIT, 0x78),
-            row(6, tp.ENTRY, 3),
-            row(7, tp.INJ_VIRQ, 0xEC),
-            switch(9, VCPU, HOG, 0x10),
-        ],
-    )
-    threads = meter.threads()
+    rows = [
+        row(1, tp.ENTRY, 3),
+        row(4, tp.EXIT, 0x78),
+        row(6, tp.ENTRY, 3),
+        row(7, tp.INJ_VIRQ, 0xEC),
+        switch(9, VCPU, HOG, 0x10),
+    ]
+    threads = fed(engine, [rows]).threads()
     at = threads["tid"].index(VCPU)
     told = {name: values[at] for name, values in threads.items() if name != "state"}
     assert told == {
@@ -265,15 +350,14 @@ def test_threads_have_a_final_reading(engine: ModuleType) -> None:
 
 
 def test_the_cpus_of_a_thread_are_remembered(engine: ModuleType) -> None:
-    meter = engine.Odometer()
-    feed(meter, [row(1, tp.ENTRY, cpu=0), row(2, tp.ENTRY, cpu=5), switch(3, HOG, VCPU, cpu=2)])
+    meter = fed(engine, [[row(1, tp.ENTRY, cpu=0), row(2, tp.ENTRY, cpu=5), switch(3, HOG, VCPU, cpu=2)]])
     assert meter.cpus_of[VCPU] == {0, 2, 5}
 
 
 def test_more_threads_than_there_is_room_for_at_first(engine: ModuleType) -> None:
-    meter = engine.Odometer()
-    feed(meter, [row(n, tp.ENTRY, tid=1 + 7 * n) for n in range(3000)])
-    again = feed(meter, [row(5000 + n, tp.TRY, PAGE, tid=1 + 7 * n) for n in range(3000)])
+    entries = [row(n, tp.ENTRY, tid=1 + 7 * n) for n in range(3000)]
+    faults = [row(5000 + n, tp.NOT_PRESENT, TOKEN, PAGE, tid=1 + 7 * n) for n in range(3000)]
+    again = taken(fed(engine, [entries, faults]))
     assert [a["tid"] for a in again] == [1 + 7 * n for n in range(3000)]
     assert {a["entries"] for a in again} == {1}
 
@@ -285,8 +369,9 @@ def test_more_anchors_than_there_is_room_for_at_first(engine: ModuleType) -> Non
 
 def test_no_rows_give_no_anchors(engine: ModuleType) -> None:
     meter = engine.Odometer()
-    assert meter.feed(*(array(code) for code in "qiiiqqq")) == 0
-    assert all(len(view) == 0 for view in meter.take().values())
+    meter.feed(*(array(code) for code in "qiiiqqq"))
+    meter.finish()
+    assert taken(meter) == []
 
 
 _PIDS = st.sampled_from([0, -1, WORKER, HOG, VCPU, OTHER_VCPU, 1023, 1024 + 50])
@@ -335,10 +420,9 @@ def streams(draw: st.DrawFn) -> list[list[Row]]:
 
 
 def _run(engine: ModuleType, batches: Sequence[Sequence[Row]]) -> tuple[object, ...]:
-    meter = engine.Odometer()
-    found = [feed(meter, rows) for rows in batches]
+    meter = fed(engine, batches)
     cpus = {tid: set(cpus) for tid, cpus in meter.cpus_of.items()}
-    return found, meter.threads(), cpus, set(meter.vectors()), set(meter.seen_vectors())
+    return taken(meter), meter.threads(), cpus, set(meter.vectors()), set(meter.seen_vectors())
 
 
 @settings(max_examples=300, deadline=None)
@@ -351,9 +435,4 @@ def test_both_engines_read_random_streams_alike(batches: list[list[Row]]) -> Non
 @given(streams())
 def test_the_cut_into_batches_changes_nothing(batches: list[list[Row]]) -> None:
     whole = [[row for rows in batches for row in rows]]
-    found, *rest = _run(compiled(), batches)
-    found_at_once, *rest_at_once = _run(compiled(), whole)
-    assert isinstance(found, list)
-    assert isinstance(found_at_once, list)
-    assert [anchor for part in found for anchor in part] == found_at_once[0]
-    assert rest == rest_at_once
+    assert _run(compiled(), batches) == _run(compiled(), whole)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from apftrace.model import tracepoints as tp
-from apftrace.model.anchors import SHARES
+from apftrace.model.readings import SHARES
 from apftrace.model.rules.base import LIKELY, POSSIBLE, PROVED, Row, duration, hexed
 
 if TYPE_CHECKING:

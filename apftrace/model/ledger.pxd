@@ -1,0 +1,15 @@
+# Types of ledger.py when Cython builds it; the .py alone is the interpreted form.
+cimport cython
+
+cdef int _SEQ, _TS, _CPU, _TID, _A, _B, _C, _READ, _ROOM, _MOST
+
+@cython.final
+cdef class Ledger:
+    cdef public long long n
+    cdef public long long[::1] state
+    cdef long long[::1] start, rows
+    cdef int[::1] count, reads, read
+    cdef dict _moved
+
+    cpdef long long put(self, int kind, long long ts, int cpu, long long base, long long a, long long b, long long c) except *
+    cdef _move_out(self, int kind)

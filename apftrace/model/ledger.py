@@ -1,0 +1,93 @@
+# cython: annotation_typing=False, language_level=3, boundscheck=False, wraparound=False, cdivision=True, infer_types=True
+"""The rows that the odometer keeps of a trace, by kind: an event, and the part of its thread's reading that its kind needs.
+
+One source, two engines, as the odometer. Each kind has a few thousand rows of room, a column after the other;
+what is full is moved out whole.
+"""
+
+from __future__ import annotations
+
+from array import array
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+COMPILED: bool = not __file__.endswith(".py")
+
+EVENT = ("seq", "ts", "cpu", "tid", "a", "b", "c")
+"""Columns of every row: ``seq`` is its number among all rows, which is the order of time."""
+
+_SEQ, _TS, _CPU, _TID, _A, _B, _C, _READ = range(8)
+_ROOM = 4096
+_MOST = 16
+
+
+class Ledger:
+    """Rows by kind, all columns int64.
+
+    Args:
+        reads: per kind which fields of a thread's record stand beside the event.
+
+    Attributes:
+        n: rows of all kinds.
+        state: the records of all threads.
+    """
+
+    def __init__(self, reads: Mapping[int, Sequence[int]]) -> None:
+        kinds = max(reads) + 1
+        self.n = 0
+        self.state = memoryview(array("q"))
+        self.start = memoryview(array("q", bytes(8 * kinds)))
+        self.count = memoryview(array("i", bytes(4 * kinds)))
+        self.reads = memoryview(array("i", bytes(4 * kinds)))
+        self.read = memoryview(array("i", bytes(4 * kinds * _MOST)))
+        room = 0
+        for kind, fields in reads.items():
+            self.start[kind] = room
+            self.reads[kind] = len(fields)
+            for at, field in enumerate(fields):
+                self.read[kind * _MOST + at] = field
+            room += (_READ + len(fields)) * _ROOM
+        self.rows = memoryview(array("q", bytes(8 * room)))
+        self._moved: dict[int, list[list[bytes]]] = {}
+
+    def put(self, kind: int, ts: int, cpu: int, base: int, a: int, b: int, c: int) -> int:
+        """Add a row of the thread whose record begins at ``base``; return its ``seq``."""
+        if self.count[kind] == _ROOM:
+            self._move_out(kind)
+        n = self.count[kind]
+        at = self.start[kind] + n
+        seq = self.n
+        self.rows[at] = seq
+        self.rows[at + _TS * _ROOM] = ts
+        self.rows[at + _CPU * _ROOM] = cpu
+        self.rows[at + _TID * _ROOM] = self.state[base]
+        self.rows[at + _A * _ROOM] = a
+        self.rows[at + _B * _ROOM] = b
+        self.rows[at + _C * _ROOM] = c
+        at += _READ * _ROOM
+        first = kind * _MOST
+        for i in range(first, first + self.reads[kind]):
+            self.rows[at] = self.state[base + self.read[i]]
+            at += _ROOM
+        self.count[kind] = n + 1
+        self.n = seq + 1
+        return seq
+
+    def _move_out(self, kind: int) -> None:
+        columns = self._moved.setdefault(kind, [[] for _ in range(_READ + self.reads[kind])])
+        rows = memoryview(self.rows)
+        for i, pieces in enumerate(columns):
+            at = self.start[kind] + i * _ROOM
+            pieces.append(bytes(rows[at : at + self.count[kind]]))
+        self.count[kind] = 0
+
+    def kinds(self) -> list[int]:
+        """Return every kind that has had a row."""
+        return [kind for kind in range(len(self.count)) if self.count[kind] or kind in self._moved]
+
+    def take(self, kind: int) -> list[bytes]:
+        """Return the columns of a kind, EVENT and then its reading, as int64 of this machine, and forget them."""
+        self._move_out(kind)
+        return [b"".join(pieces) for pieces in self._moved.pop(kind)]
