@@ -58,8 +58,8 @@ def _silent_ends(rec: Recording) -> Iterator[Loss]:
     # Rarely is there any, and only then are all rows worth sorting.
     kept = kept.sort("ts").with_row_index("at") if suspects else kept
     for cpu, first, last, per_ns in suspects:
-        rows = kept.filter(pl.col("cpu") == cpu)["at"].cast(pl.Int64)
-        alone = (rows.diff().max() or 1) - 1
+        rows = kept.filter(pl.col("cpu") == cpu).select(alone=pl.col("at").cast(pl.Int64).diff().max())
+        alone = int(rows.item() or 1) - 1
         ends = (
             (first - rec.first_ns, (kept["ts"] < first).sum(), Loss(cpu, "", None, None, first)),
             (rec.last_ns - last, (kept["ts"] > last).sum(), Loss(cpu, "", None, last, None)),
