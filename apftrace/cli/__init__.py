@@ -14,12 +14,13 @@ import click
 
 from apftrace import __version__
 from apftrace.cli.analyze import analyze
+from apftrace.cli.batch import batch
 from apftrace.cli.events import events
 from apftrace.cli.info import info
 from apftrace.cli.screen import fail
 from apftrace.errors import ApftraceError
 
-COMMANDS: tuple[click.Command, ...] = (analyze, info, events)
+COMMANDS: tuple[click.Command, ...] = (analyze, batch, info, events)
 UNREADABLE = 3
 INTERRUPTED = 130
 

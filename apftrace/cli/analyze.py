@@ -63,7 +63,7 @@ def analyze(
       apftrace analyze trace.dat
       apftrace analyze trace.dat -o report.json --fail-on warning
     """
-    threshold = _nanoseconds(late_after)
+    threshold = nanoseconds(late_after)
     if str(trace) == "-":
         raise click.UsageError("TRACE must be a file: the format needs to seek")
     report = _report_for(output, format_)
@@ -122,7 +122,12 @@ def status(analysis: Analysis, fail_on: str) -> int:
 _UNITS = {"ns": 1, "us": 1_000, "ms": 1_000_000, "s": 1_000_000_000}
 
 
-def _nanoseconds(text: str | None) -> int | None:
+def nanoseconds(text: str | None) -> int | None:
+    """Return a time such as 10ms in ns; null for none.
+
+    Raises:
+        click.BadParameter: it is no time.
+    """
     if text is None:
         return None
     for unit in ("ns", "us", "ms", "s"):
