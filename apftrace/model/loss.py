@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from apftrace.model import tracepoints as tp
+from apftrace.model.readings import NEVER
 from apftrace_parsers.base import Loss
 
 if TYPE_CHECKING:
@@ -48,7 +49,11 @@ def silent_ends(rec: Recording) -> tuple[Loss, ...]:
 
 
 def _silent_ends(rec: Recording) -> Iterator[Loss]:
-    kept = pl.concat([rec.kind(k).select("ts", "cpu") for k in _OFTEN])
+    # A try that became a life has no row of its own.
+    tries = (
+        rec.kind(tp.NOT_PRESENT).filter(pl.col("tried") > NEVER).select(pl.col("tried").alias("ts"), "cpu")
+    )
+    kept = pl.concat([tries, *(rec.kind(k).select("ts", "cpu") for k in _OFTEN)])
     suspects = []
     for cpu, n in sorted(kept.group_by("cpu").len().iter_rows()):
         first, last = rec.cpu_spans.get(cpu, (rec.first_ns, rec.last_ns))

@@ -13,7 +13,7 @@ interruptible and in uninterruptible sleep."""
 
 READINGS: dict[int, tuple[str, ...]] = {
     tp.TRY: ("first", "exit_ts", "entries"),
-    tp.REPEATED: ("first", "exit_ts"),
+    tp.REPEATED: ("first", "exit_ts", "entries"),
     tp.NOT_PRESENT: ("first", "tried", "queued", "entries", "exit_ts"),
     tp.READY: ("hlts", *SHARES, "hog"),
     tp.COMPLETED: (*SHARES, "hog"),
