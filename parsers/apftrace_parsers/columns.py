@@ -74,9 +74,9 @@ class Heap:
 
     def column(self, field: Field, n: int) -> pa.Array:
         """Return a payload field of the selected rows."""
-        if field.kind is Kind.TEXT or field.kind is Kind.LOC_TEXT:
+        if field.kind in (Kind.TEXT, Kind.LOC_TEXT, Kind.TAIL_TEXT):
             return _strings(*self._lists(field, n), n)
-        if field.kind is Kind.LOC_ARRAY:
+        if field.kind in (Kind.LOC_ARRAY, Kind.TAIL_ARRAY):
             ends, out = self._lists(field, n)
             ends_array = pa.Array.from_buffers(pa.int32(), n + 1, [None, ends])
             count = ends_array[n].as_py()
@@ -117,6 +117,10 @@ class Heap:
         ends_view, out_view = memoryview(ends).cast("B").cast("i"), memoryview(out).cast("B")
         if field.kind is Kind.TEXT:
             self.gatherer.texts(field.offset, field.size, ends_view, out_view)
+            return ends, out
+        if field.is_tail:
+            width = 0 if field.kind is Kind.TAIL_TEXT else field.width
+            self.gatherer.tails(field.offset, width, ends_view, out_view)
             return ends, out
         base = field.offset + field.size if field.relative else 0
         width = 0 if field.kind is Kind.LOC_TEXT else field.width

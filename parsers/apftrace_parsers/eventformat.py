@@ -73,6 +73,8 @@ class Kind(Enum):
     BYTES = "bytes that stay as they are"
     LOC_TEXT = "char[] elsewhere in the record"
     LOC_ARRAY = "integers elsewhere in the record"
+    TAIL_TEXT = "char[] up to the record's end"
+    TAIL_ARRAY = "integers up to the record's end"
 
 
 @dataclass(frozen=True)
@@ -98,8 +100,15 @@ class Field:
     relative: bool = False
 
     @property
+    def is_tail(self) -> bool:
+        """Say whether it takes what is left of a record, maybe nothing."""
+        return self.kind in (Kind.TAIL_TEXT, Kind.TAIL_ARRAY)
+
+    @property
     def stream_width(self) -> int:
-        """Width as the walker wants it: negative when signed, 0 when this is no integer."""
+        """Width as the walker wants it: negative when signed, 0 when this is no integer; a tail's first element."""
+        if self.kind is Kind.TAIL_ARRAY:
+            return -self.width if pa.types.is_signed_integer(self.type.value_type) else self.width
         if self.kind is not Kind.SCALAR:
             return 0
         return -self.size if pa.types.is_signed_integer(self.type) else self.size
@@ -255,15 +264,27 @@ def _scalar(name: str, place: _Place) -> Field:
 def _array(declared: re.Match[str], place: _Place, long_size: int) -> Field:
     ctype, offset, size, signed = place
     name = declared["name"]
+    count = declared["count"].strip()
+    if not count and not size:
+        return _tail(name, place, long_size)
     if _is_char(ctype):
         return Field(name, offset, size, 1, Kind.TEXT, pa.string())
-    count = declared["count"].strip()
     # The element count may be a macro that the kernel did not expand.
     width = size // int(count) if count.isdigit() and int(count) else _width(ctype, long_size)
     if width in _UNSIGNED and size and size % width == 0:
         element = (_SIGNED if signed else _UNSIGNED)[width]
         return Field(name, offset, size, width, Kind.ARRAY, pa.list_(element, size // width))
     return Field(name, offset, size, size, Kind.BYTES, pa.binary(size))
+
+
+def _tail(name: str, place: _Place, long_size: int) -> Field:
+    # Events of ftrace itself end with an array of no stated size (__dynamic_array in trace_entries.h).
+    ctype, offset, _, signed = place
+    if _is_char(ctype):
+        return Field(name, offset, 0, 1, Kind.TAIL_TEXT, pa.string())
+    width = _width(ctype, long_size)
+    element = (_SIGNED if signed else _UNSIGNED)[width]
+    return Field(name, offset, 0, width, Kind.TAIL_ARRAY, pa.list_(element))
 
 
 def _location(name: str, location: re.Match[str], place: _Place, long_size: int) -> Field:

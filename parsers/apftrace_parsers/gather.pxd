@@ -25,6 +25,8 @@ cdef class Gatherer:
         self, long long offset, long long base, long long width, int[::1] ends,
         unsigned char[::1] out,
     )
+    @cython.locals(put=longlong, i=longlong, start=longlong, span=longlong)
+    cpdef object tails(self, long long offset, long long width, int[::1] ends, unsigned char[::1] out)
     @cython.locals(k=longlong)
     cdef void _copy(
         self, long long start, long long length, long long width, unsigned char[::1] out, long long put,

@@ -125,6 +125,29 @@ class Gatherer:
             put += span
         return astray
 
+    def tails(self, offset: int, width: int, ends: memoryview, out: memoryview) -> None:
+        """Copy what follows a fixed place up to the end of the record.
+
+        Args:
+            offset: of the place.
+            width: bytes of an element; 0 for text, which ends at NUL.
+            ends: receives list offsets, one more than rows, in elements.
+            out: receives the elements.
+        """
+        put = 0
+        ends[0] = 0
+        for i in range(self.n):
+            start = self.starts[self.rows[i]] + offset
+            span = self.lengths[self.rows[i]] - offset
+            if width == 0:
+                span = self._up_to_nul(start, span)
+                ends[i + 1] = put + span
+            else:
+                span -= span % width
+                ends[i + 1] = (put + span) // width
+            self._copy(start, span, width, out, put)
+            put += span
+
     def _copy(self, start: int, length: int, width: int, out: memoryview, put: int) -> None:
         if self.swap and width > 1:
             for k in range(length):

@@ -120,6 +120,7 @@ class RingSource:
                 [(instance, event, pick) for held, event, pick in wanted for instance in held[:1]],
                 fields,
                 self._ring.tid_at,
+                [(i, k) for i, (_, fs) in enumerate(resolved) for k, f in enumerate(fs) if f and f.is_tail],
             )
             delivering = {held[0] for held, _, _ in wanted}
             for lane, instance in enumerate(run.instance_of):

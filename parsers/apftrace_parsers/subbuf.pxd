@@ -15,7 +15,7 @@ cdef class Walker:
     cdef long long offset
     cdef short[::1] want
     cdef int[::1] chain, cpu, heap, head_pick
-    cdef long long[::1] field_end, field_low, field_high, field_shift, field_mask, field_sign
+    cdef long long[::1] field_end, field_due, field_low, field_high, field_shift, field_mask, field_sign
     cdef long long[::1] want_base, counts, page_size, report_gaps, pieces, piece_from, piece_upto
     cdef long long[::1] raw_from, raw_upto, raw_floor, raw_limit
     cdef long long[::1] page, stop, pos, end, raw, page_no, gap, first_raw, last_raw, past_end

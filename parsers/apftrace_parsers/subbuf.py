@@ -202,6 +202,7 @@ class Walker:
         wanted: Sequence[tuple[int, int, int]],
         fields: Sequence[Sequence[tuple[int, int]]],
         tid_at: int,
+        tails: Sequence[tuple[int, int]] = (),
     ) -> None:
         """Say which records to find.
 
@@ -210,11 +211,13 @@ class Walker:
             fields: per pick up to three (offset, width) into the payload; width is negative for signed
                 integers, 0 for an absent field.
             tid_at: offset of common_pid.
+            tails: pick and number of each field that records may end before.
         """
         n = len(fields)
         self.tid_at = tid_at
         self.chain = memoryview(array("i", [-1] * max(n, 1)))
         self.field_end = zeros("q", n * FIELDS_PER_PICK)
+        self.field_due = zeros("q", n * FIELDS_PER_PICK)
         self.field_low = zeros("q", n * FIELDS_PER_PICK)
         self.field_high = memoryview(array("q", [ALONE] * max(n * FIELDS_PER_PICK, 1)))
         self.field_shift = zeros("q", n * FIELDS_PER_PICK)
@@ -223,6 +226,8 @@ class Walker:
         for pick, triple in enumerate(fields):
             for i, (at, width) in enumerate(triple):
                 self._set_field(pick * FIELDS_PER_PICK + i, at, width)
+        for pick, i in tails:
+            self.field_due[pick * FIELDS_PER_PICK + i] = 0
         self.longest_chain = max(n, 1)
         for instance, event, pick in reversed(wanted):
             slot = instance * EVENT_IDS + event
@@ -235,6 +240,7 @@ class Walker:
         bits = 8 * abs(width)
         within = 8 * (at % 4)
         self.field_end[field] = at + abs(width)
+        self.field_due[field] = at + abs(width)
         self.field_mask[field] = (
             WORD - 1 if bits == 64 and within == 0 else -1 if bits == 64 else (1 << bits) - 1
         )
@@ -647,7 +653,7 @@ class Walker:
     def _integer(self, at: int, size: int, field: int) -> int:
         # A field as 64 bits; 0 where the record is too short for it.
         if self.field_end[field] > size:
-            self.short_records += 1
+            self.short_records += self.field_due[field] > size
             return 0
         high = self.field_high[field]
         if high == ODD:

@@ -41,6 +41,11 @@ class Field:
         return found[1] if found else None
 
     @property
+    def is_tail(self) -> bool:
+        """Say whether it is an array up to the record's end."""
+        return self.array and not self.size
+
+    @property
     def element(self) -> str:
         """Type of one element of an array."""
         found = _ARRAY.match(self.type)
@@ -74,6 +79,9 @@ class Format:
         record = bytearray(max(f.offset + f.size for f in self.fields))
         for f in self.fields:
             value = values.get(f.name, 0)
+            if f.is_tail:
+                record += _encode(layout, f.element, value) if f.name in values else b""
+                continue
             if f.location:
                 data = _encode(layout, f.element, value)
                 base = f.offset + f.size if f.location == "rel" else 0

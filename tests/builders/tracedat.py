@@ -213,10 +213,17 @@ def _sized32(layout: Layout, text: str) -> bytes:
     return layout.u32(len(data)) + data
 
 
+def _ftrace_formats(dat: TraceDat) -> bytes:
+    """Return the formats of ftrace's own events, which have a part of their own."""
+    own = [fmt for fmt in dat.known_formats if fmt.system == "ftrace"]
+    return dat.layout.u32(len(own)) + b"".join(_sized(dat.layout, f.text) for f in own)
+
+
 def _event_formats(dat: TraceDat) -> bytes:
     systems: dict[str, list[Format]] = {}
     for fmt in dat.known_formats:
-        systems.setdefault(fmt.system, []).append(fmt)
+        if fmt.system != "ftrace":
+            systems.setdefault(fmt.system, []).append(fmt)
     out = dat.layout.u32(len(systems))
     for system, members in systems.items():
         out += system.encode() + b"\0" + dat.layout.u32(len(members))
@@ -236,7 +243,7 @@ def _clock_text(clock: str) -> str:
 
 def _write_v6(dat: TraceDat) -> bytes:
     layout = dat.layout
-    out = bytearray(_start(dat) + _headers(layout) + layout.u32(0) + _event_formats(dat))
+    out = bytearray(_start(dat) + _headers(layout) + _ftrace_formats(dat) + _event_formats(dat))
     out += _sized32(layout, dat.kallsyms) + _sized32(layout, dat.printk) + _cmdlines(dat)
     out += layout.u32(dat.n_cpus) + b"options  \0"
     if dat.clock:
@@ -282,7 +289,7 @@ def _write_v7(dat: TraceDat) -> bytes:
     done: list[opt.Option] = []
     for number, label, payload in (
         (opt.HEADER_INFO, "headers", _headers(layout)),
-        (opt.FTRACE_EVENTS, "ftrace events", layout.u32(0)),
+        (opt.FTRACE_EVENTS, "ftrace events", _ftrace_formats(dat)),
         (opt.EVENT_FORMATS, "events format", _event_formats(dat)),
         (opt.KALLSYMS, "kallsyms", _sized32(layout, dat.kallsyms)),
         (opt.PRINTK, "printk", _sized32(layout, dat.printk)),

@@ -38,6 +38,9 @@ def line(declaration: str, offset: int, size: int, signed: int = 0) -> str:
         ("__data_loc unsigned long[] x", 4, 0, 4, Kind.LOC_ARRAY, pa.list_(pa.uint32())),
         ("__data_loc cpumask_t[] x", 4, 0, 8, Kind.LOC_ARRAY, pa.list_(pa.uint64())),
         ("__data_loc struct odd[] x", 4, 0, 8, Kind.LOC_ARRAY, pa.list_(pa.int8())),
+        ("unsigned long x[]", 0, 0, 8, Kind.TAIL_ARRAY, pa.list_(pa.uint64())),
+        ("unsigned long x[]", 0, 0, 4, Kind.TAIL_ARRAY, pa.list_(pa.uint32())),
+        ("char x[]", 0, 1, 8, Kind.TAIL_TEXT, pa.string()),
     ],
 )
 def test_declarations(

@@ -71,7 +71,7 @@ class Hook:
 
     Attributes:
         event: its name, with its system.
-        pick: where it hit as a, the token as b.
+        pick: where it hit as a; as b the token, of a return whether its instant is that of the start.
         returns: it shows a function's end.
         token: which field holds the token; null where none does.
         by_name: the kind that its name means, null where it means none; only used without symbols.
@@ -99,6 +99,7 @@ class Places:
     def __init__(self, symbols: Symbols) -> None:
         self._symbols = symbols
         self._starts = [(at, kind) for name, kind in FUNCTIONS.items() for at in symbols.find(name)]
+        self._named: dict[int, str] = {}
 
     def kind(self, hook: Hook, place: int) -> str | None:
         """Return the kind of a hit, null where it is none that matters."""
@@ -111,7 +112,10 @@ class Places:
 
     def _entered(self, hook: Hook, place: int) -> str | None:
         if not self.is_known(place):
-            return hook.by_name
+            if hook.by_name and not hook.returns:
+                self._named[place] = hook.by_name
+            # What sits on the place of a hook whose name says it, sits on that function.
+            return hook.by_name or self._named.get(place)
         return next((kind for at, kind in self._starts if 0 <= place - at <= FROM_START), None)
 
 
@@ -144,12 +148,13 @@ def _tracers(source: Source) -> Iterator[Hook]:
     for event, place, returns in (
         ("ftrace:function", "ip", False),
         ("ftrace:funcgraph_entry", "func", False),
+        ("ftrace:fgraph_retaddr_entry", "func", False),
         ("ftrace:funcgraph_exit", "func", True),
     ):
-        pick = Pick((event,), ((place,), () if returns else ("args",)))
+        pick = Pick((event,), ((place,), ("leaf",) if returns else ("args",)))
         found = source.resolve([pick])[0]
         if found and found.fields[0]:
-            yield Hook(event, pick, returns, found.fields[1], None)
+            yield Hook(event, pick, returns, None if returns else found.fields[1], None)
 
 
 def token_field(form: EventFormat) -> str | None:

@@ -32,6 +32,8 @@ _CONTEXT: tuple[tuple[str, Pick], ...] = (
 )
 
 _U32 = (1 << 32) - 1
+_PID_MAX = 1 << 22
+"""PID_MAX_LIMIT: text may not tell the thread, and gives a larger number then."""
 
 HITS = {
     "seq": pl.Int64,
@@ -57,7 +59,8 @@ class GuestRecording:
         clock_unit: ``ns``, or ``ticks``.
         hits: in order of time (``seq``), tid the guest's thread in whose context it happened, -1 unknown:
             ``wait`` ``wait_return`` ``wake`` ``wake_return`` ``wake_all`` ``irq`` ``irq_return`` ``enable``
-            ``offline``: the function was entered or left; token as u32, null where the hook shows none.
+            ``offline``: the function was entered or left; token as u32, null where the hook shows none; a of a
+            return is 1 where only the instant of the start is known, a lower bound.
             ``switch``: tid left the CPU with prev_state a, thread b got it. Kept of threads that wait, and
             of the CPU where such a thread is runnable and not running.
             ``waking`` ``wakeup``: tid is who woke, a the thread woken, b the CPU that it goes to, c the
@@ -145,7 +148,7 @@ class _Fold:
                 kinds = self._kind_of[pick]
                 kind = kinds[a] if a in kinds else self._place(pick, a)
                 if kind:
-                    self._hit(kind, self.hooks[pick], ts, cpu, tid, b)
+                    self._hit(kind, self.hooks[pick], ts, cpu, tid if tid <= _PID_MAX else -1, b)
 
     def notes(self) -> list[str]:
         """Return what was not told by addresses."""
@@ -156,7 +159,9 @@ class _Fold:
 
     def _place(self, pick: int, place: int) -> str | None:
         hook = self.hooks[pick]
-        kind = self._kind_of[pick][place] = self._places.kind(hook, place)
+        kind = self._places.kind(hook, place)
+        if kind or self._places.is_known(place):
+            self._kind_of[pick][place] = kind
         if kind:
             self.gave.setdefault(kind, set()).add(hook.event)
             if not self._places.is_known(place):
@@ -168,7 +173,7 @@ class _Fold:
         if shown == 0 and not hook.is_probe:
             # The arguments of a function are only recorded when option func-args is set.
             shown = None
-        self._keep(kind, ts, cpu, tid, token=shown)
+        self._keep(kind, ts, cpu, tid, 1 if hook.returns and token else None, token=shown)
         self._episodes.hit(kind, ts, cpu, tid, shown)
 
     def _keep(
@@ -190,7 +195,8 @@ def _served(source: Source, fold: _Fold, result: PassResult) -> dict[str, tuple[
     served = {kind: set(events) for kind, events in fold.gave.items()}
     for hook in fold.hooks:
         kind = (hk.RETURNS.get(hook.by_name or "") if hook.returns else hook.by_name) or ""
-        if kind and not any(hook.event in events for events in fold.gave.values()):
+        found = source.resolve([hook.pick])[0]
+        if kind and found and not result.counts.get(found.event):
             served.setdefault(kind, set()).add(hook.event)
     for kind, pick in _CONTEXT:
         found = source.resolve([pick])[0]

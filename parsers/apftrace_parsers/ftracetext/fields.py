@@ -25,10 +25,12 @@ PAIR = re.compile(rb"(?<!\w)([A-Za-z_]\w*)(?:=| = | )(-?0x[\da-f]{1,16}|-?\d{1,2
 HEX_PAIR = re.compile(rb"(?<!\w)([A-Za-z_]\w*)=([\da-f]{1,16})(?!\w)")
 BARE_HEX = frozenset({"ecx", "cr", "apicid"})
 """Fields whose print fmt says %x without 0x before it."""
-PLACES = frozenset({"__probe_ip", "__probe_ret_ip", "__probe_func", "ip", "parent_ip"})
+PLACES = frozenset({"__probe_ip", "__probe_ret_ip", "__probe_func", "func", "ip", "parent_ip"})
 """Fields printed as a place in a function; see `place`."""
 SYMBOLS = frozenset({"function"}) | PLACES
 """Fields printed as a symbol: a number made of its name stands for it, and is only good to compare."""
+UNTABLED = SYMBOLS | {"args", "leaf"}
+"""Fields that tables leave to their column of text."""
 UNSIGNED = frozenset(
     {"address", "data", "error_code", "fault_address", "function", "gfn", "gva"}
     | {"info1", "info2", "pfn", "rip", "token", "val", "work"}
@@ -209,15 +211,30 @@ _PROBES = (
     ),
 )
 
+# print_function_args() of kernel/trace/trace_output.c, since 6.15; only the first argument matters here.
+_ARGUMENTS = rb"\((?:\w{1,64}=)?\??(?P<args>-?0x[\da-f]{1,16}|-?\d{1,20})?[^\n]*?\)"
+
 FORMS: dict[str, tuple[Form, ...]] = {
     "function": (
         _form(
             rb" *(?P<ip>"
             + _PLACE
-            + rb")(?:\((?:\w{1,64}=)?\??(?P<args>-?0x[\da-f]{1,16}|-?\d{1,20})?[^\n]*?\))?"
-            rb"(?: <--? ?(?P<parent_ip>" + _PLACE + rb"))?(?![^\s(])",
+            + rb")"
+            + rb"(?:"
+            + _ARGUMENTS
+            + rb")?(?: <--? ?(?P<parent_ip>"
+            + _PLACE
+            + rb"))?(?![^\s(])",
             ip=place,
             parent_ip=place,
+        ),
+    ),
+    "funcgraph_entry": (_form(rb"(?P<func>" + _PLACE + rb")" + _ARGUMENTS, func=place),),
+    "funcgraph_exit": (
+        _form(
+            rb"\}(?: /\* (?P<func>" + _PLACE + rb") \*/(?P<leaf> leaf)?)?",
+            func=place,
+            leaf=_true,
         ),
     ),
     "kvm_entry": (

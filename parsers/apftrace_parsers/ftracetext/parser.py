@@ -7,6 +7,7 @@ import os
 import zlib
 from typing import TYPE_CHECKING
 
+from apftrace_parsers.ftracetext.graph import is_graph
 from apftrace_parsers.ftracetext.lines import LATENCY, MARK, RECORD
 from apftrace_parsers.ftracetext.source import TextFile
 from apftrace_parsers.ftracetext.text import GZIP, GzipText, PlainText
@@ -52,4 +53,6 @@ def _is_ftrace(head: bytes) -> bool:
     text = head.lstrip()
     if text.startswith(_STARTS) or b"\0" in head:
         return b"\0" not in head
-    return any(pattern.search(head) for pattern in (RECORD, LATENCY, MARK)) or b": cpus=" in text[:256]
+    if any(pattern.search(head) for pattern in (RECORD, LATENCY, MARK)) or b": cpus=" in text[:256]:
+        return True
+    return is_graph(head)

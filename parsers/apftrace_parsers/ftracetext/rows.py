@@ -16,7 +16,7 @@ from apftrace_parsers.base import MISSED
 from apftrace_parsers.eventformat import LEADING
 from apftrace_parsers.ftracetext.fields import MASK, decoder
 from apftrace_parsers.ftracetext.lines import whole_lines
-from apftrace_parsers.ftracetext.survey import event_key, event_name
+from apftrace_parsers.ftracetext.survey import FUNCTION, event_keys, event_name
 from apftrace_parsers.importlog import ImportLog
 from apftrace_parsers.stream import BATCH_ROWS, SCHEMA
 
@@ -78,7 +78,8 @@ def _narrow(
     for pick, resolved in enumerate(wanted):
         if resolved:
             plan = (pick, decoder(resolved.event, resolved.fields))
-            plans.setdefault(event_key(resolved.event), []).append(plan)
+            for key in event_keys(resolved.event):
+                plans.setdefault(key, []).append(plan)
     owners = found.owners()
     gaps = _gaps(found, bounds) if found.is_sorted else []
     for columns in _blocks(text, found, plans, bounds, result):
@@ -133,10 +134,11 @@ def tabulated(
     text: Text, found: Survey, chosen: Mapping[str, EventFormat], bounds: Bounds, result: PassResult
 ) -> Iterator[tuple[EventFormat, pa.RecordBatch]]:
     """Yield the records of the chosen events as typed batches, block by block."""
-    plans = {}
+    plans: dict[bytes, tuple[EventFormat, Decoder]] = {}
     for name, form in chosen.items():
         own = form.schema.names[len(LEADING) : -1]
-        plans[event_key(name)] = (form, decoder(name, tuple(found.shown_name(name, n) for n in own)))
+        plan = (form, decoder(name, tuple(found.shown_name(name, n) for n in own)))
+        plans |= dict.fromkeys(event_keys(name), plan)
     for columns in _blocks(text, found, plans, bounds, result):
         for event, places in _places(columns.events).items():
             if event in plans:
@@ -165,8 +167,9 @@ def _blocks(
 ) -> Iterator[Columns]:
     # The records of each block that matters; all of its records unless few of them are wanted.
     counts = found.events()
-    hits = {name: n for name, n in counts.items() if event_key(name) in wanted}
-    few = bounds.is_open and sum(hits.values()) * SPARSE < found.records
+    hits = {name: n for name, n in counts.items() if event_keys(name)[0] in wanted}
+    # Records of the function tracer have no name to search for.
+    few = bounds.is_open and sum(hits.values()) * SPARSE < found.records and FUNCTION not in hits
     search = _searcher(hits) if few else None
     # Damage was noted by the first pass.
     log = ImportLog()
@@ -186,7 +189,7 @@ def _blocks(
 
 
 def _searcher(names: Iterable[str]) -> re.Pattern[bytes]:
-    alternatives = b"|".join(re.escape(event_key(name)) for name in names)
+    alternatives = b"|".join(re.escape(key) for name in names for key in event_keys(name))
     return re.compile(rb" (?:" + alternatives + rb"):(?=\s)")
 
 

@@ -13,7 +13,8 @@ import pyarrow as pa
 from apftrace.errors import TraceUnsupported
 from apftrace_parsers.base import EventFormat, Loss, PassResult, Pick, Resolved, SourceInfo
 from apftrace_parsers.eventformat import LEADING
-from apftrace_parsers.ftracetext.fields import SYMBOLS, is_place, place
+from apftrace_parsers.ftracetext.fields import UNTABLED, is_place, place
+from apftrace_parsers.ftracetext.graph import RECORDED, GraphText, NamedText, as_records
 from apftrace_parsers.ftracetext.machines import MachineText
 from apftrace_parsers.ftracetext.rows import Bounds, streamed, tabulated
 from apftrace_parsers.ftracetext.survey import survey
@@ -28,7 +29,8 @@ MAX_STREAM_FIELDS = 3
 MAX_STRANGERS = 8
 _PROBED = frozenset({"__probe_ip", "__probe_func"})
 _SYSTEM = re.compile(r"(kvm|sched|workqueue|signal|block|irq|timer|mmap_lock)_")
-_SYSTEMS = {"memory_failure_event": "ras", "function": "ftrace"}
+GRAPH_EVENTS = frozenset(name.decode() for name in RECORDED)
+_SYSTEMS = {"memory_failure_event": "ras", "function": "ftrace"} | dict.fromkeys(GRAPH_EVENTS, "ftrace")
 
 
 class TextSymbols:
@@ -59,9 +61,18 @@ class TextSource:
     """
 
     def __init__(self, info: SourceInfo, text: Text, notes: Sequence[str] = ()) -> None:
+        text = as_records(text)
+        found = survey(text)
+        if GRAPH_EVENTS & found.events().keys() and not isinstance(text, GraphText):
+            text = NamedText(text)
+            found = survey(text)
+        if isinstance(text, GraphText) and not text.timed:
+            # What the kernel's clock of this name does: it counts records.
+            info = replace(info, clock="counter")
+            notes = (*notes, "the text shows no times: records are numbered instead")
         self._text = text
         self._notes = tuple(notes)
-        self._survey = found = survey(text)
+        self._survey = found
         self._machines = {name.decode("utf-8", "replace"): name for name in found.files}
         if found.header_cpus > max(1, len(self._machines)):
             raise TraceUnsupported(
@@ -201,7 +212,7 @@ class TextSource:
         own = [
             pa.field(_free(name), pa.uint64() if unsigned else pa.int64())
             for name, unsigned in self._survey.fields.get(event, {}).items()
-            if name not in SYMBOLS
+            if name not in UNTABLED
         ]
         text = pa.field("text", pa.string(), nullable=False)
         return EventFormat(_system(event), event, number, pa.schema([*LEADING, *own, text]))

@@ -105,7 +105,7 @@ class Survey:
         for (instance, event), n in self.counts.items():
             if event not in fullest or n > fullest[event][0]:
                 fullest[event] = (n, instance)
-        return {event_key(event): instance for event, (_, instance) in fullest.items()}
+        return {key: instance for event, (_, instance) in fullest.items() for key in event_keys(event)}
 
     def shown_name(self, event: str, column: str) -> str:
         """Return the name under which texts of an event show a column of its table."""
@@ -301,6 +301,6 @@ def event_name(event: bytes) -> str:
     return event.decode("ascii") if event else FUNCTION
 
 
-def event_key(name: str) -> bytes:
-    """Return an event's name as the text writes it."""
-    return b"" if name == FUNCTION else name.encode("ascii")
+def event_keys(name: str) -> tuple[bytes, ...]:
+    """Return how texts write an event's name; that of the function tracer tracefs leaves out."""
+    return (b"", b"function") if name == FUNCTION else (name.encode("ascii"),)

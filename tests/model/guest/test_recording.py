@@ -6,24 +6,17 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from apftrace.model.guest.recording import GuestRecording, record_guest
-from apftrace_parsers.registry import open_source
+from .support import recorded
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from apftrace.model.guest.recording import GuestRecording
+
     Capture = Callable[[str], Path]
 
 HITS = ("wait", "wake", "irq")
-
-
-def recorded(path: Path) -> GuestRecording:
-    source = open_source(path)
-    try:
-        return record_guest(source, "vm1")[0]
-    finally:
-        source.close()
 
 
 @pytest.mark.parametrize(
@@ -32,6 +25,7 @@ def recorded(path: Path) -> GuestRecording:
         ("host-guest/agent-v7-h-vm1.dat", (361, 360, 360)),
         ("host-guest/guest-tsc.trace.txt", (185, 185, 185)),
         ("host-guest/guest-function.trace.txt", (147, 147, 147)),
+        ("host-guest/guest-function_graph.trace.txt", (95, 95, 95)),
     ],
 )
 def test_every_hit_of_the_captures(capture: Capture, name: str, hits: tuple[int, ...]) -> None:
