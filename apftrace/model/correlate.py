@@ -16,6 +16,7 @@ from apftrace.model import (
     outcome,
     phases,
     strays,
+    switched_on,
     unacked,
     vms,
 )
@@ -70,6 +71,7 @@ def correlate(rec: Recording, *, late_after: int | None = None, clock_is_ns: boo
         late_after: threshold for late phases in units of the trace clock; null to learn it.
         clock_is_ns: whether that unit is ns.
     """
+    rec = switched_on.settle(rec)
     born = lives.begin(rec)
     paired = lives.pair(born, lives.readies(rec))
     rows = lives.with_ready(born, paired)
@@ -89,10 +91,11 @@ def correlate(rec: Recording, *, late_after: int | None = None, clock_is_ns: boo
     rows = phases.with_blockers(rows, spans)
     rows = outcome.with_clears(rec, rows, threads)
     rows = outcome.with_progress(rec, rows, threads, spans)
-    stale = outcome.staleness(rows, clock_is_ns=clock_is_ns)
+    stale = outcome.staleness(rows, clock_is_ns=clock_is_ns, none_ready=tp.READY in rec.silent)
     rows = outcome.with_overtaken(rows)
     rows = outcome.with_outcome(rows, stale, ready_traced=rec.has(tp.READY))
-    rows = doubt.with_silences(rec, rows, stale)
+    rows = doubt.with_interrupts_off(rec, rows, delivered)
+    rows = doubt.with_silences(rec, doubt.with_silent_ready(rec, rows), stale)
     stuck = unacked.unacked(rec, delivered, threads, stale)
     rows = unacked.with_lost_work(rec, unacked.with_lost_interrupts(rows, stuck), stale)
     late = phases.thresholds(rows, late_after, clock_is_ns=clock_is_ns)

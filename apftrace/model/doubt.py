@@ -1,4 +1,4 @@
-"""Lives that look lost where a CPU's data merely end: what was proved before the silence stands, the rest is open.
+"""Lives that look lost and may not be: CPUs whose data merely end, hosts that hold a ready while IF=0.
 
 A loss that the trace tells of makes every life undecided that is open across it. A CPU that falls silent
 tells nothing: it may be idle. A life that was proved stuck by then stays lost; one whose proof needs what
@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from apftrace.model import tracepoints as tp
+from apftrace.model.frames import by_thread
 from apftrace.model.loss import silent_spans
 from apftrace.model.outcome import MIN_ENTRIES, Staleness
+from apftrace.model.switched_on import shows_untold
 
 if TYPE_CHECKING:
     from apftrace.model.recording import Recording
@@ -22,6 +24,42 @@ _READ = (tp.TRY, tp.REPEATED, tp.NOT_PRESENT, tp.ACCEPT, tp.MSR, tp.INJ_VIRQ)
 """Anchors that carry the thread's entries into the guest."""
 
 _NEVER = 2**62
+
+
+def with_interrupts_off(rec: Recording, lives: pl.DataFrame, delivered: pl.DataFrame) -> pl.DataFrame:
+    """Turn lost lives into open ones where the host may wait for the guest to enable interrupts.
+
+    Hosts before 5.8 deliver a ready, as they take an async page fault, only while the guest's interrupts are
+    on. Where no interrupt delivery was seen the host may be one of these; a try after completed shows IF=1.
+    """
+    if delivered["accepted"].count() or delivered["acked"].count():
+        return lives
+    tries = rec.kind(tp.TRY, tp.NOT_PRESENT).select("tid", pl.col("ts").alias("tried"))
+    last = tries.group_by("tid").agg(pl.col("tried").max())
+    shut = by_thread(lives.select("life", "tid", "outcome", "since"), last).filter(
+        (pl.col("outcome") == "lost") & ~(pl.col("tried") > pl.col("since"))
+    )
+    hit = pl.col("life").is_in(shut["life"].implode())
+    return lives.with_columns(
+        pl.when(hit).then(pl.lit("in_flight")).otherwise("outcome").alias("outcome"),
+        pl.when(~hit).then("lost_rule").alias("lost_rule"),
+    )
+
+
+def with_silent_ready(rec: Recording, lives: pl.DataFrame) -> pl.DataFrame:
+    """Turn lost and open lives into undecided ones where kvm_async_pf_ready itself may have been off.
+
+    Only a guest that was told of its fault, and then got no interrupt, shows without it that nothing came.
+    """
+    if tp.READY not in rec.silent:
+        return lives
+    shown = pl.lit(shows_untold(rec)) & (pl.col("kind") == "pv")
+    return lives.with_columns(
+        pl.when((pl.col("outcome") == "in_flight") | (pl.col("outcome") == "lost") & ~shown)
+        .then(pl.lit("undecided"))
+        .otherwise("outcome")
+        .alias("outcome")
+    )
 
 
 def with_silences(rec: Recording, lives: pl.DataFrame, stale: Staleness) -> pl.DataFrame:

@@ -106,6 +106,8 @@ def _unsafe(case: Case) -> tuple[str, ...]:
     missing = [tp.NAMES[k] for k in needed if not case.rec.has(k)]
     if missing:
         out.append("tracepoints missing: " + ", ".join(missing))
+    if case.rec.silent:
+        out.append("kvm_async_pf_ready was never hit: it was off, or no fault was answered")
     if case.rec.losses:
         cpus = ", ".join(str(c) for c in sorted({loss.cpu for loss in case.rec.losses}))
         counts = [loss.count for loss in case.rec.losses]

@@ -30,6 +30,10 @@ MIN_AGE_NS = 10_000_000
 """No life younger than this is called stuck, however fast the others were."""
 
 
+UNMEASURED_AGE_NS = 1_000_000_000
+"""Age that counts as stuck where no life closed to tell what is usual."""
+
+
 @dataclass(frozen=True)
 class Staleness:
     """How old an open life must be before it counts as stuck: far beyond what closed lives took.
@@ -37,22 +41,27 @@ class Staleness:
     Attributes:
         age: in units of the trace clock: the larger of twice P99, ten medians and 10 ms.
         n: closed lives that this rests on.
+        proves: an open life of that age may count as stuck.
     """
 
     age: int
     n: int
+    proves: bool
 
 
-def staleness(lives: pl.DataFrame, *, clock_is_ns: bool) -> Staleness:
-    """Learn from the answered lives how old is too old; ``total`` spans not_present to the last instant."""
+def staleness(lives: pl.DataFrame, *, clock_is_ns: bool, none_ready: bool = False) -> Staleness:
+    """Learn from the answered lives how old is too old; ``total`` spans not_present to the last instant.
+
+    Where no fault was ever answered (``none_ready``) there is nothing to learn from, and a second must do.
+    """
     closed = lives["total"].drop_nulls()
     floor = MIN_AGE_NS if clock_is_ns else 0
     if not len(closed):
-        return Staleness(floor, 0)
+        return Staleness(UNMEASURED_AGE_NS if clock_is_ns else 0, 0, none_ready and clock_is_ns)
     p99 = closed.quantile(0.99, "nearest") or 0
     median = closed.median()
     assert isinstance(median, (int, float))
-    return Staleness(max(int(2 * p99), int(10 * median), floor), len(closed))
+    return Staleness(max(int(2 * p99), int(10 * median), floor), len(closed), proves=True)
 
 
 def with_repairs(lives: pl.DataFrame, delivered: pl.DataFrame) -> pl.DataFrame:
@@ -202,11 +211,11 @@ def with_outcome(lives: pl.DataFrame, stale: Staleness, *, ready_traced: bool) -
         (pl.col("entries_after") >= MIN_ENTRIES)
         & (pl.col("progress") > stale.age)
         & (pl.col("slot_free") > stale.age)
-        & pl.lit(stale.n > 0)
+        & pl.lit(stale.proves)
     )
     # ``done`` is first in, first out (R6): lives completed later and answered went past this one.
     passed_by = (
-        (pl.col("overtaken") >= MIN_OVERTAKEN) & (pl.col("progress") > stale.age) & pl.lit(stale.n > 0)
+        (pl.col("overtaken") >= MIN_OVERTAKEN) & (pl.col("progress") > stale.age) & pl.lit(stale.proves)
     )
     stuck = stuck | passed_by
     done = pl.coalesce("completed", "finished").is_not_null()

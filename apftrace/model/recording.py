@@ -28,6 +28,9 @@ _ALWAYS_HIT = frozenset({tp.ENTRY, tp.EXIT, tp.SWITCH, tp.WAKING, tp.WAKEUP, tp.
 
 _MOST_CPUS = 1 << 16
 
+_MOST_CHOSEN = 500
+"""Tracepoints that anyone turns on by name; a kernel has three times as many."""
+
 _COARSE_CLOCKS = frozenset({"counter", "uptime"})
 """trace_clock_counter counts events; trace_clock_jiffies gives jiffies_64_to_clock_t."""
 
@@ -50,6 +53,8 @@ class Recording:
         cpu_spans: first and last record of each CPU.
         counts: hits per tracepoint name, of all tracepoints in the trace.
         recorded: kinds of tracepoint that were on.
+        silent: those of them without a hit although faults were due one: no fault was answered.
+        describes_all: the source describes the whole kernel's tracepoints, not only those that were on.
         fields: kinds mapped to the field names that the trace has for a, b, c (null where it lacks one).
         vectors: page-ready vectors: 243, and what guests wrote to MSR_KVM_ASYNC_PF_INT.
         seen_vectors: vectors accepted at other times than right after a ready.
@@ -74,6 +79,8 @@ class Recording:
     first_ns: int
     last_ns: int
     guests: dict[int, str] = field(default_factory=dict)
+    silent: frozenset[int] = frozenset()
+    describes_all: bool = False
 
     def kind(self, *kinds: int) -> pl.DataFrame:
         """Return the anchors of these kinds, in time order."""
@@ -144,6 +151,7 @@ def assemble(
         first_ns=result.first_ns or 0,
         last_ns=result.last_ns or 0,
         guests={tid: g.name for g in source.info.guests for tid in g.vcpu_tids.values()},
+        describes_all=len(source.formats()) > _MOST_CHOSEN,
     )
 
 

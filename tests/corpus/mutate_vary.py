@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .edit import CLEAR_ENTRIES, Edit, Expectation, NotHere, expect, mutator, over
+from .edit import CLEAR_ENTRIES, Edit, Expectation, NotHere, anything, expect, mutator, over
 from .lives import MSR_ACK, PAGE_READY
 from .mutate_legal import as_vmx, renumber
 
@@ -335,3 +335,29 @@ def _names(rec: Rec, tids: set[int]) -> bool:
         case "sched_wakeup" | "sched_waking":
             return rec["pid"] in tids
     return False
+
+
+@mutator
+def none_answered(edit: Edit) -> list[Expectation]:
+    """The host never told any vCPU of any page; the few faults that there were all hang."""
+    edit.need_no_loss()
+    if edit.capture.ticks_per_ns != 1.0:
+        raise NotHere
+    second = edit.capture.ticks(1e9)
+    kept = []
+    for tid in edit.lives.vcpus:
+        pages = {x.gfn: x for x in edit.whole(pv=True) if x.tid == tid}
+        kept += edit.rng.sample(sorted(pages.values(), key=lambda x: x.token), min(len(pages), 30))
+    theirs = {id(r) for x in kept for r in (x.try_, x.not_present, x.exception, x.completed)}
+    edit.keep_only(lambda r: id(r) in theirs or not (r.name in ASYNC_PF or _of_pv(r)))
+    due = [
+        x
+        for x in kept
+        if x.completed
+        and edit.lives.last_entry(x.tid) - x.completed.ts > 1.2 * second
+        and edit.lives.entries_after(x.tid, x.completed.ts) >= CLEAR_ENTRIES
+        and any(y.tid == x.tid and y.not_present.ts > x.completed.ts for y in kept)
+    ]
+    if not due:
+        raise NotHere
+    return [expect("lost-wakeup", x, "found") if x in due else anything(x) for x in kept]

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from apftrace.model.correlate import Case
 
 _CLEARERS = (tp.SMM, tp.CR)
+MOST_NAMED = 3
+"""Gaps in the record that one finding names."""
 
 
 def _lost_wakeup(case: Case) -> Iterable[Finding]:
@@ -43,10 +45,12 @@ def _lost_wakeup(case: Case) -> Iterable[Finding]:
             else "its vCPU halts at each touch of the page"
         )
         cleared = _clear_between(case, life)
+        decided = life["outcome"] == "lost"
+        elsewhere = _lost_elsewhere(case, life)
         yield about(
             life,
-            severity=ERROR,
-            confidence=LIKELY if strong else POSSIBLE,
+            severity=ERROR if decided else WARNING,
+            confidence=LIKELY if strong and decided and not elsewhere else POSSIBLE,
             cause=cleared or "not handed over by KVM",
             message=(
                 f"no kvm_async_pf_ready for token {hexed(life['token'])}: completed, then "
@@ -57,10 +61,27 @@ def _lost_wakeup(case: Case) -> Iterable[Finding]:
                     else f"took {n} further async faults or readies"
                 )
                 + f"; {told}"
+                + ("; no fault of this trace was ever answered" if tp.READY in case.rec.silent else "")
             ),
             ruled_out=_ruled_out(case, life),
-            not_ruled_out=_not_ruled_out(case, cleared),
+            not_ruled_out=[
+                *([] if decided else ["kvm_async_pf_ready was off: it was never hit"]),
+                *elsewhere,
+                *_not_ruled_out(case, cleared),
+            ],
         )
+
+
+def _lost_elsewhere(case: Case, life: Row) -> list[str]:
+    """Name the CPUs that lost records while a life was open, and on which its vCPU was never seen."""
+    cpus = case.rec.cpus_of.get(life["tid"], frozenset())
+    return [
+        f"a visit to CPU {gap.cpu}, where records were lost: this vCPU was never seen there"
+        for gap in case.rec.losses
+        if gap.cpu not in cpus
+        and (gap.after_ns is None or gap.after_ns <= life["end"])
+        and (gap.before_ns is None or gap.before_ns >= life["not_present"])
+    ][:MOST_NAMED]
 
 
 def _halt_only(case: Case) -> bool:
@@ -82,7 +103,7 @@ def _clear_between(case: Case, life: Row) -> str | None:
 def _ruled_out(case: Case, life: Row) -> list[str]:
     out = [
         f"still in flight: {duration(case, life['progress'])} old, stuck from {duration(case, case.stale.age)}"
-        f" ({case.stale.n} closed lives)",
+        f" ({case.stale.n} closed {'life' if case.stale.n == 1 else 'lives'})",
         "record loss: none on this vCPU's CPUs while it was open",
     ]
     if case.rec.has(tp.ENTRY):
@@ -157,12 +178,13 @@ def _left_truncated(case: Case) -> Iterable[Finding]:
 
 LOST_WAKEUP = Rule(
     id="lost-wakeup",
-    severities=(ERROR,),
+    severities=(ERROR, WARNING),
     title="Page ready, vCPU never told",
     means="PV form: the task sleeps in kvm_async_pf_task_wait_schedule for ever. Halt form: every touch of the "
     "page stops the whole vCPU until the next interrupt.",
     shown_by="kvm_async_pf_completed without kvm_async_pf_ready, while the vCPU enters the guest again and again "
-    "for far longer than lives take, with the page-ready slot free and no record lost on its CPUs.",
+    "for far longer than lives take, with the page-ready slot free and no record lost on its CPUs. A warning where "
+    "not one ready was traced, so that the tracepoint may have been off.",
     look_alikes="A life that is simply younger than others; a slot that an earlier delivery keeps (missing-ack, "
     "lost-interrupt, guest interrupts off); a vCPU that does not run; a queue cleared by EN=0, reset or the VM's "
     "end; a ready whose record was lost. Repaired: an accept or ACK implies the ready; a new life of the gfn "

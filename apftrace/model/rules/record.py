@@ -36,7 +36,7 @@ def _events_lost(case: Case) -> Iterable[Finding]:
             "message": f"{many} of {where} lost {when}",
             "seqs": [],
         }
-    for life in rows(case.lives.filter(pl.col("outcome") == "undecided")):
+    for life in rows(case.lives.filter((pl.col("outcome") == "undecided") & pl.col("lost_rule").is_null())):
         yield about(
             life,
             severity=WARNING,

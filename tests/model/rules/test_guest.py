@@ -110,6 +110,7 @@ class TestLegacyProtocol:
     def test_quiet_where_only_vcpus_halt(self) -> None:
         story = Story()
         calm(story, halt=True)
+        story.interrupt(at=LATER)
         analysis = analyse(story)
         assert not found(analysis, "legacy-protocol")
         assert analysis.protocol.kind == "halt-only"
