@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
+    from apftrace_parsers.base import Source
+
 FORMATS = ("arrow", "parquet", "csv", "jsonl")
 
 
@@ -28,7 +30,8 @@ FORMATS = ("arrow", "parquet", "csv", "jsonl")
     "names",
     multiple=True,
     metavar="EVENT",
-    help="event, system:event or a glob; may be repeated. Default: the five async page fault events.",
+    help="event, system:event or a glob; may be repeated. Default: the five async page fault events, in a "
+    "guest's trace the events that show its waits and wakeups.",
 )
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write here instead of to stdout.")
 @click.option("--format", "format_", type=click.Choice(FORMATS), help="Default: by suffix of -o, else jsonl.")
@@ -51,7 +54,7 @@ def events(trace: Path, names: tuple[str, ...], output: Path | None, format_: st
     with read_trace(trace) as opened:
         result = PassResult()
         try:
-            rows = in_time_order(opened.source, names or _present(opened.source.formats()), result)
+            rows = in_time_order(opened.source, names or _present(opened.source), result)
         except KeyError as error:
             raise click.UsageError(f"{trace} does not describe the event {error.args[0]!r}") from None
         _write(rows, chosen, output)
@@ -61,13 +64,14 @@ def events(trace: Path, names: tuple[str, ...], output: Path | None, format_: st
         say(f"{trace}: records of CPU {cpu} were lost")
 
 
-def _present(formats: object) -> tuple[str, ...]:
-    """Return the async page fault events that the trace describes; all of them when it has none."""
-    names = {f.name for f in formats}  # type: ignore[attr-defined]
+def _present(source: Source) -> tuple[str, ...]:
+    """Return the async page fault events that the trace describes, else a guest's; all of them without any."""
     from apftrace.eventtable import RENAMED
+    from apftrace.model.guest.hooks import hits_of
 
+    names = {form.name for form in source.formats()}
     found = tuple(n for n in ASYNC_PF_EVENTS if n in names or RENAMED.get(n) in names)
-    return found or ASYNC_PF_EVENTS
+    return found or hits_of(source) or ASYNC_PF_EVENTS
 
 
 def _by_suffix(output: Path | None) -> str:

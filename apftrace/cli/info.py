@@ -48,7 +48,9 @@ def _lines(source: Source, result: PassResult) -> list[str]:
             lines.append(f"  window     {_seconds(first)} to {_seconds(last)} ({_seconds(last - first)})")
         else:
             lines.append(f"  window     {first} to {last} {facts.clock_unit}")
-    if len(facts.instances) > 1:
+    if facts.machines:
+        lines.append("  machines   " + ", ".join(facts.machines))
+    elif len(facts.instances) > 1:
         lines.append("  instances  " + ", ".join(name or "(top)" for name in facts.instances))
     if facts.trace_id is not None:
         lines.append(f"  trace id   {facts.trace_id:#x}")
@@ -67,7 +69,25 @@ def _lines(source: Source, result: PassResult) -> list[str]:
         f"    {count:>12}  {name}"
         for name, count in sorted(result.counts.items(), key=lambda i: (-i[1], i[0]))
     ]
+    parts = [source.machine(name) for name in facts.machines] or [source]
+    for part in parts:
+        lines += _guest(part)
     return lines + _rules(source, result)
+
+
+def _guest(source: Source) -> list[str]:
+    from apftrace.model.guest.identity import guest_name, is_guest
+    from apftrace.model.guest.recording import record_guest
+
+    if not is_guest(source):
+        return []
+    rec, _ = record_guest(source, guest_name(source.info))
+    hits = dict(rec.hits["kind"].value_counts().iter_rows())
+    return [
+        f"  guest {rec.machine}",
+        *(f"    {hits.get(kind, 0):>12}  {kind} by {' '.join(events)}" for kind, events in rec.hooks.items()),
+        *(f"  note       {note}" for note in rec.notes),
+    ]
 
 
 def _seconds(ns: int) -> str:

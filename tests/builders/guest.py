@@ -229,6 +229,7 @@ class Guest:
         probes: Mapping[tuple[str, bool], Format] = PROBES,
         kallsyms: str = KALLSYMS,
         entry_offset: int = 0,
+        values: Mapping[str, int] | None = None,
     ) -> TraceDat:
         """Return the trace.dat.
 
@@ -237,6 +238,7 @@ class Guest:
             probes: the probes, where hooks are those.
             kallsyms: symbols in the file.
             entry_offset: bytes from a function's start to its hook (4 behind endbr64).
+            values: of the probes' arguments that are not the token.
         """
         own = TRACERS.get(hooks) or tuple({f.name: f for f in probes.values()}.values())
         context = formats(["sched_switch", "sched_waking", "sched_wakeup", "page_fault_user"])
@@ -248,7 +250,7 @@ class Guest:
                 continue
             now = depth.get(event.tid, 0) - event.returns
             depth[event.tid] = now + (not event.returns)
-            if record := _record(event, hooks, probes, entry_offset, now):
+            if record := _record(event, hooks, probes, entry_offset, now, values or {}):
                 dat.add(record)
         return dat
 
@@ -256,18 +258,32 @@ class Guest:
         """Write a trace.dat."""
         return self.trace_dat(hooks).write(path)
 
-    def text(self, path: Path, hooks: str = "kprobe", columns: GraphColumns | None = None) -> Path:
+    def text(
+        self,
+        path: Path,
+        hooks: str = "kprobe",
+        columns: GraphColumns | None = None,
+        *,
+        probes: Mapping[tuple[str, bool], Format] = PROBES,
+        values: Mapping[str, int] | None = None,
+    ) -> Path:
         """Write what tracefs ``trace`` prints."""
         if hooks == "graph":
             return _write(path, "# tracer: function_graph\n#\n", self._graph(columns or GraphColumns()))
-        return _write(path, "# tracer: nop\n#\n", self._lines(hooks))
+        return _write(path, "# tracer: nop\n#\n", self._lines(hooks, probes, values or {}))
 
     def _in_order(self) -> list[Call | Other]:
         return sorted(self.events, key=lambda e: e.ts)
 
-    def _lines(self, hooks: str) -> Iterable[str]:
+    def _lines(
+        self, hooks: str, probes: Mapping[tuple[str, bool], Format], values: Mapping[str, int]
+    ) -> Iterable[str]:
         for event in self._in_order():
-            shown = f"{event.name}: {event.text}" if isinstance(event, Other) else _shown(event, hooks)
+            shown = (
+                f"{event.name}: {event.text}"
+                if isinstance(event, Other)
+                else _shown(event, hooks, probes, values)
+            )
             if shown:
                 us = event.ts // 1000
                 yield (
@@ -344,7 +360,12 @@ def _ends(end: Call, call: Call) -> bool:
 
 
 def _record(
-    call: Call, hooks: str, probes: Mapping[tuple[str, bool], Format], offset: int, depth: int
+    call: Call,
+    hooks: str,
+    probes: Mapping[tuple[str, bool], Format],
+    offset: int,
+    depth: int,
+    values: Mapping[str, int],
 ) -> Event | None:
     at, parent = ADDRESSES[call.function] + offset, ADDRESSES.get(PARENTS.get(call.function, ""), 0)
     args: dict[str, Value] = {"args": [call.token, 0xDEAD]} if hooks.endswith("_args") and call.token else {}
@@ -363,22 +384,25 @@ def _record(
         return None
     places = {"__probe_func": ADDRESSES[call.function], "__probe_ret_ip": parent + 0x4F, "__probe_ip": at}
     own = [f.name for f in form.fields if not f.name.startswith("common_")]
-    fields = {name: places.get(name, call.token) for name in own}
+    fields = {name: places.get(name, values.get(name, call.token)) for name in own}
     return Event(call.ts, call.cpu, call.tid, form.name, fields)
 
 
-def _shown(call: Call, hooks: str) -> str | None:
+def _shown(
+    call: Call, hooks: str, probes: Mapping[tuple[str, bool], Format], values: Mapping[str, int]
+) -> str | None:
     parent = PARENTS.get(call.function, "schedule")
     if hooks.startswith("function"):
         args = f"(token={call.token:#x})" if hooks == "function_args" and call.token else ""
         return None if call.returns else f"{call.function}{args} <-{parent}"
-    form = PROBES.get((call.function, call.returns))
+    form = probes.get((call.function, call.returns))
     if form is None:
         return None
+    own = [f.name for f in form.fields if not f.name.startswith(("common_", "__probe_"))]
+    args = "".join(f" {name}={values.get(name, call.token)}" for name in own)
     if call.returns:
-        return f"{form.name}: ({parent}+0x4f/0xb0 <- {call.function})"
-    token = f" token={call.token}" if "token" in {f.name for f in form.fields} else ""
-    return f"{form.name}: ({call.function}+0x0/0x1b0){token}"
+        return f"{form.name}: ({parent}+0x4f/0xb0 <- {call.function}){args}"
+    return f"{form.name}: ({call.function}+0x0/0x1b0){args}"
 
 
 def _write(path: Path, header: str, lines: Iterable[str]) -> Path:

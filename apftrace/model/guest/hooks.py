@@ -16,9 +16,8 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import pyarrow as pa
-
-from apftrace_parsers.base import Pick
+from apftrace.model.guest.tokens import says_token, token_field
+from apftrace_parsers.base import PassResult, Pick
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -53,8 +52,6 @@ RETURNS = {WAIT: WAIT_RETURN, WAKE: WAKE_RETURN, IRQ: IRQ_RETURN}
 FROM_START = 16
 """A probe this many bytes into a function still shows its start: behind endbr64 and the call of ftrace."""
 
-_SAYS_TOKEN = re.compile(r"(?:^|_)tok(?:en)?\d*(?:_|$)", re.IGNORECASE)
-_FIRST_ARGUMENT = re.compile(r"arg_?[01]|(?:r?di|a0)", re.IGNORECASE)
 # Names that people and perf-probe give; the first that matches.
 _MEANS = (
     (WAKE_ALL, re.compile(r"wake_?all", re.IGNORECASE)),
@@ -124,6 +121,17 @@ def find_hooks(source: Source) -> tuple[Hook, ...]:
     return (*_probes(source), *_tracers(source))
 
 
+def hits_of(source: Source) -> tuple[str, ...]:
+    """Return the events of a trace that show async page fault functions, by a pass over their records."""
+    found = {event for name in source.info.machines for event in hits_of(source.machine(name))}
+    hooks, places = find_hooks(source), Places(source.symbols())
+    if hooks and not source.info.machines:
+        for batch in source.stream([hook.pick for hook in hooks], PassResult()):
+            hits = zip(batch.column("pick").to_pylist(), batch.column("a").to_pylist(), strict=True)
+            found |= {hooks[n].event for n, place in set(hits) if n >= 0 and places.kind(hooks[n], place)}
+    return tuple(sorted(found))
+
+
 def _probes(source: Source) -> Iterator[Hook]:
     for form in source.probes():
         event = _name(form)
@@ -131,7 +139,7 @@ def _probes(source: Source) -> Iterator[Hook]:
         if found is None:
             continue
         entered, left, _ = found.fields
-        token = token_field(form) if entered else None
+        token = token_field(source, form) if entered else None
         where = entered or left
         if where is None:
             continue
@@ -157,23 +165,6 @@ def _tracers(source: Source) -> Iterator[Hook]:
             yield Hook(event, pick, returns, None if returns else found.fields[1], None)
 
 
-def token_field(form: EventFormat) -> str | None:
-    """Return the field of a probe's event that holds the token: by its name, else the only integer."""
-    own: list[str] = [f.name for f in form.schema if _is_own(f)]
-    for says in (_SAYS_TOKEN, _FIRST_ARGUMENT):
-        named = [name for name in own if says.search(name)]
-        if named:
-            return named[0]
-    return own[0] if len(own) == 1 else None
-
-
-def _is_own(field: pa.Field) -> bool:
-    taken = ("ts", "cpu", "tid", "instance", "text")
-    return (
-        pa.types.is_integer(field.type) and not field.name.startswith("__probe_") and field.name not in taken
-    )
-
-
 def _names(field: str | None) -> tuple[str, ...]:
     # A field that is called like a column of every table has an underscore behind it there.
     return () if field is None else (field, field.removesuffix("_"))
@@ -185,6 +176,6 @@ def _name(form: EventFormat) -> str:
 
 def _meaning(form: EventFormat) -> str | None:
     name = _name(form)
-    if not _ABOUT_ASYNC_PF.search(name) and not any(_SAYS_TOKEN.search(f.name) for f in form.schema):
+    if not _ABOUT_ASYNC_PF.search(name) and not any(says_token(f.name) for f in form.schema):
         return None
     return next((kind for kind, means in _MEANS if means.search(form.name)), None)

@@ -31,16 +31,7 @@ def is_guest(source: Source) -> bool:
     served = source.resolve([tp.PICKS[kind] for kind in _HOST_EVENTS])
     if any(found and result.counts.get(found.event) for found in served):
         return False
-    return _is_hit(source, hooks)
-
-
-def _is_hit(source: Source, hooks: tuple[hk.Hook, ...]) -> bool:
-    places = hk.Places(source.symbols())
-    for batch in source.stream([hook.pick for hook in hooks], PassResult()):
-        hits = zip(batch.column("pick").to_pylist(), batch.column("a").to_pylist(), strict=True)
-        if any(places.kind(hooks[pick], place) for pick, place in set(hits) if pick >= 0):
-            return True
-    return False
+    return bool(hk.hits_of(source))
 
 
 def guest_name(guest: SourceInfo, host: SourceInfo | None = None) -> str:

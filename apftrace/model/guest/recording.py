@@ -10,6 +10,7 @@ import polars as pl
 from apftrace.ahead import one_ahead
 from apftrace.model.guest import hooks as hk
 from apftrace.model.guest.episodes import Episodes
+from apftrace.model.guest.tokens import U32, as_token
 from apftrace.model.recording import uncovered_cpus
 from apftrace_parsers.base import Loss, PassResult, Pick
 
@@ -31,7 +32,6 @@ _CONTEXT: tuple[tuple[str, Pick], ...] = (
     (PAGE_FAULT, Pick(("exceptions:page_fault_kernel",), (("address",), ("ip",), ("error_code",)))),
 )
 
-_U32 = (1 << 32) - 1
 _PID_MAX = 1 << 22
 """PID_MAX_LIMIT: text may not tell the thread, and gives a larger number then."""
 
@@ -169,12 +169,15 @@ class _Fold:
         return kind
 
     def _hit(self, kind: str, hook: hk.Hook, ts: int, cpu: int, tid: int, token: int) -> None:
-        shown = token & _U32 if hook.token is not None and kind in (hk.WAIT, hk.WAKE) else None
-        if shown == 0 and not hook.is_probe:
-            # The arguments of a function are only recorded when option func-args is set.
-            shown = None
+        shown = self._token(hook, token) if hook.token is not None and kind in (hk.WAIT, hk.WAKE) else None
         self._keep(kind, ts, cpu, tid, 1 if hook.returns and token else None, token=shown)
         self._episodes.hit(kind, ts, cpu, tid, shown)
+
+    def _token(self, hook: hk.Hook, value: int) -> int | None:
+        if hook.is_probe:
+            return as_token(value)
+        # A function's arguments are whole registers, and only recorded with option func-args.
+        return value & U32 or None
 
     def _keep(
         self,

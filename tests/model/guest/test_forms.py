@@ -262,6 +262,34 @@ def test_the_field_of_the_token(tmp_path: Path, fields: dict[str, str], token: s
     assert [row[4] for row in calls(rec)] == [0xFFFFFFFF if token else None] * 2
 
 
+@pytest.mark.parametrize("suffix", ["dat", "txt"])
+@pytest.mark.parametrize(
+    ("others", "found"),
+    [
+        # A pointer, a flag, a time, a process: none of them looks like a token.
+        ({"x": 0xFFFF888012345678, "y": 1, "z": 48_379_200_123}, True),
+        ({"x": 0xFFFFFFFF81CE5DCF, "y": 0, "z": -14}, True),
+        # One that looks like one, on every hit.
+        ({"x": 0x5001}, False),
+    ],
+)
+def test_the_field_of_the_token_by_its_values(
+    tmp_path: Path, others: dict[str, int], found: bool, suffix: str
+) -> None:
+    fields = {"p": "u64", **dict.fromkeys(others, "s64")}
+    forms = {(WAIT, False): probe("apf_wait", 1, fields), (WAKE, False): probe("apf_wake", 2, fields)}
+    guest = Guest()
+    ts = 1_000_000
+    for n in range(1, 20):
+        ts = guest.fault(ts, 128, n << 12 | 1)
+    dat = guest.trace_dat(probes=forms, values=others)
+    path = dat.write(tmp_path / "g.dat")
+    if suffix == "txt":
+        path = guest.text(tmp_path / "g.txt", probes=forms, values=others)
+    tokens = [row[4] for row in calls(recorded(path)) if row[3] == "wait"]
+    assert tokens == [n << 12 | 1 if found else None for n in range(1, 20)]
+
+
 def test_probes_may_be_called_as_columns(tmp_path: Path) -> None:
     forms = {(WAIT, False): probe("ts", 1, {"cpu": "u32"}), (WAKE, False): probe("tid", 2, {"ts": "u64"})}
     guest = Guest()
