@@ -9,7 +9,6 @@ import polars as pl
 
 from apftrace.analysis import Analysis, Input, LossSpan
 from apftrace.model.correlate import Case, correlate
-from apftrace.model.delivery import busy_before
 from apftrace.model.excerpts import excerpts
 from apftrace.model.judge import judge
 from apftrace.model.phases import latency
@@ -49,9 +48,7 @@ def conclude(case: Case, inputs: tuple[Input, ...]) -> Analysis:
         protocol=protocol(case.rec, case.lives, case.delivered, case.vectors.all),
         faults=faults,
         findings=judgement.findings,
-        vcpus=vcpus(
-            case.rec, case.threads, case.lives, case.accounting, busy_before(case.delivered, case.rec.last_ns)
-        ),
+        vcpus=vcpus(case.rec, case.threads, case.lives, case.accounting, case.spans),
         accounting=case.accounting,
         latency=latency(faults),
         not_run=judgement.not_run,

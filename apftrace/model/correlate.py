@@ -15,6 +15,7 @@ from apftrace.model import (
     lives,
     outcome,
     phases,
+    slot,
     strays,
     switched_on,
     unacked,
@@ -38,6 +39,7 @@ class Case:
         tries: try and repeated rows, with what each try ``became``.
         readies: ready rows with ``answer`` and ``life``.
         delivered: readies that filled the slot, traced or implied, with accept, injection and ACK.
+        spans: when each slot was taken, see ``slot.busy_spans``.
         unacked: last deliveries that the guest had every chance to ACK and did not, with ``verdict``.
         threads: vCPU threads with vm, vcpu and final reading.
         stale: how old an open life must be to count as stuck.
@@ -53,6 +55,7 @@ class Case:
     tries: pl.DataFrame
     readies: pl.DataFrame
     delivered: pl.DataFrame
+    spans: pl.DataFrame
     unacked: pl.DataFrame
     threads: pl.DataFrame
     stale: outcome.Staleness
@@ -87,8 +90,8 @@ def correlate(rec: Recording, *, late_after: int | None = None, clock_is_ns: boo
     rows = lives.with_repeated(rows, tries)
     threads = vms.vcpu_threads(rec, rows)
     rows = by_thread(rows, threads.select("tid", "vm", "vcpu"))
-    spans = delivery.busy_before(delivered, rec.last_ns)
-    rows = phases.with_blockers(rows, spans)
+    spans = slot.busy_spans(delivered, rec.last_ns)
+    rows = slot.with_blockers(rows, spans)
     rows = outcome.with_clears(rec, rows, threads)
     rows = outcome.with_progress(rec, rows, threads, spans)
     stale = outcome.staleness(rows, clock_is_ns=clock_is_ns, none_ready=tp.READY in rec.silent)
@@ -107,6 +110,7 @@ def correlate(rec: Recording, *, late_after: int | None = None, clock_is_ns: boo
         tries=_with_crowd(rec, tries, rows),
         readies=paired,
         delivered=delivered,
+        spans=spans,
         unacked=stuck,
         threads=threads,
         stale=stale,
@@ -123,11 +127,10 @@ def _with_doubt(rec: Recording, paired: pl.DataFrame) -> pl.DataFrame:
     firsts = paired.filter(pl.col("answer") == "first").select(
         "life", pl.col("seq").alias("first_seq"), pl.col("ready").alias("first_ready")
     )
-    joined = attach(paired, firsts)
-    since = pl.coalesce("first_ready", "ready")
-    return overlaps_blind(rec, joined.with_columns(since.alias("since")), "since", "ready", "blind").drop(
-        "since"
-    )
+    again = attach(paired.filter(pl.col("answer") == "again"), firsts)
+    again = overlaps_blind(rec, again, "first_ready", "ready", "blind")
+    found = again.select("seq", "first_seq", "first_ready", "blind")
+    return paired.join(found, on="seq", how="left", maintain_order="left")
 
 
 def _with_crowd(rec: Recording, tries: pl.DataFrame, rows: pl.DataFrame) -> pl.DataFrame:

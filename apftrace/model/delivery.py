@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from apftrace.model import tracepoints as tp
-from apftrace.model.frames import attach
 from apftrace.model.lives import reading
 
 if TYPE_CHECKING:
@@ -340,44 +339,3 @@ def _waiting_at(candidates: list[dict[str, int | None]], instant: int) -> int | 
             if done is not None and began is not None and began < instant and done <= instant + late_by:
                 return i
     return None
-
-
-def busy_before(delivered: pl.DataFrame, last_ns: int) -> pl.DataFrame:
-    """Return the slot-busy spans: tid, start, stop, token, life and ``busy_sum`` (ns busy before start).
-
-    A delivery that was never ACKed keeps the slot until the next delivery, which proves that it was
-    free again (R11), or else to the end of the trace.
-    """
-    return (
-        delivered.sort("tid", "start")
-        .with_columns(
-            pl.coalesce("acked", pl.col("start").shift(-1).over("tid"), pl.lit(last_ns)).alias("stop"),
-            pl.col("start").shift(-1).over("tid").alias("next_start"),
-        )
-        .with_columns(pl.min_horizontal("stop", pl.coalesce("next_start", "stop")).alias("until"))
-        .with_columns((pl.col("until") - pl.col("start")).clip(lower_bound=0).alias("busy"))
-        .with_columns((pl.col("busy").cum_sum() - pl.col("busy")).over("tid").alias("busy_sum"))
-        .select("tid", "start", "stop", "token", "life", "busy", "busy_sum", "acked")
-    )
-
-
-def busy_at(spans: pl.DataFrame, frame: pl.DataFrame, instant: str, name: str) -> pl.DataFrame:
-    """Add ``name``: ns for which the slot of the row's ``tid`` had been busy, all in all, up to ``instant``."""
-    known = frame.filter(pl.col(instant).is_not_null()).select("life", "tid", pl.col(instant).alias("start"))
-    summed = (
-        known.sort("start")
-        .join_asof(
-            spans.select("tid", "start", pl.col("start").alias("from"), "busy", "busy_sum").sort("start"),
-            on="start",
-            by="tid",
-            strategy="backward",
-            check_sortedness=False,
-        )
-        .select(
-            "life",
-            (pl.col("busy_sum") + pl.min_horizontal(pl.col("busy"), pl.col("start") - pl.col("from")))
-            .fill_null(0)
-            .alias(name),
-        )
-    )
-    return attach(frame, summed)

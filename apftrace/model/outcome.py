@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from apftrace.model import tracepoints as tp
-from apftrace.model.delivery import busy_at
 from apftrace.model.frames import attach, by_thread
 from apftrace.model.readings import NEVER
+from apftrace.model.slot import with_busy
 
 if TYPE_CHECKING:
     from apftrace.model.recording import Recording
@@ -140,16 +140,18 @@ def _next_on_thread(lives: pl.DataFrame, events: pl.DataFrame) -> pl.DataFrame:
 def with_progress(
     rec: Recording, lives: pl.DataFrame, threads: pl.DataFrame, spans: pl.DataFrame
 ) -> pl.DataFrame:
-    """Add what the vCPU did after ``completed``: entries_after, progress (ns) and slot_free (ns).
+    """Add what the vCPU did after ``completed`` of a life without a ready.
 
-    ``entries_after`` counts kvm_entry; where that was off, the thread's later try, not_present and ready
-    events, each of which is a further run of the guest.
+    These are since, last_run, entries_after, progress and slot_free. ``entries_after`` counts kvm_entry; where
+    that was off, the thread's later try, not_present and ready events, each of which is a further run of the
+    guest. ``progress`` is the time from ``since`` to ``last_run``, ``slot_free`` the part of it in which the
+    page-ready slot was free.
     """
     since = pl.coalesce("completed", "finished", "not_present")
-    lives = lives.with_columns(since.alias("since"))
+    waits = lives.filter(pl.col("ready").is_null()).with_columns(since.alias("since"))
     if rec.has(tp.ENTRY):
-        lives = by_thread(
-            lives, threads.select("tid", "entries", pl.col("entry_ts").alias("last_run"))
+        waits = by_thread(
+            waits, threads.select("tid", "entries", pl.col("entry_ts").alias("last_run"))
         ).with_columns(
             # What the vCPU did after its queue was cleared says nothing of the life.
             (pl.coalesce("cleared_entries", "entries") - pl.coalesce("comp_entries", "np_entries")).alias(
@@ -158,12 +160,20 @@ def with_progress(
             pl.min_horizontal("last_run", "cleared").alias("last_run"),
         )  # fmt: skip
     else:
-        lives = _by_own_events(rec, lives)
-    lives = lives.with_columns((pl.col("last_run") - pl.col("since")).clip(lower_bound=0).alias("progress"))
-    lives = busy_at(spans, busy_at(spans, lives, "since", "busy0"), "last_run", "busy1")
-    return lives.with_columns(
-        (pl.col("progress") - (pl.col("busy1") - pl.col("busy0")).fill_null(0)).alias("slot_free")
-    ).drop("busy0", "busy1")
+        waits = _by_own_events(rec, waits)
+    waits = waits.with_columns((pl.col("last_run") - pl.col("since")).clip(lower_bound=0).alias("progress"))
+    waits = with_busy(waits, spans, "since", "last_run", "busy")
+    return attach(
+        lives,
+        waits.select(
+            "life",
+            "since",
+            "last_run",
+            "entries_after",
+            "progress",
+            (pl.col("progress") - pl.col("busy").fill_null(0)).alias("slot_free"),
+        ),
+    )
 
 
 def _by_own_events(rec: Recording, lives: pl.DataFrame) -> pl.DataFrame:
@@ -195,11 +205,15 @@ def _by_own_events(rec: Recording, lives: pl.DataFrame) -> pl.DataFrame:
 
 
 def with_overtaken(lives: pl.DataFrame) -> pl.DataFrame:
-    """Add ``overtaken``: how many lives of the thread were completed later than this one and got a ready."""
-    done = lives.select("life", "tid", "completed", pl.col("ready").is_not_null().cast(pl.Int64).alias("got"))
-    done = done.filter(pl.col("completed").is_not_null()).sort("tid", "completed", descending=[False, True])
-    later = done.select("life", (pl.col("got").cum_sum().over("tid") - pl.col("got")).alias("overtaken"))
-    return attach(lives, later)
+    """Add ``overtaken`` to lives without a ready: how many of the thread were completed later and got one."""
+    done = lives.filter(pl.col("completed").is_not_null())
+    waits = done.filter(pl.col("ready").is_null()).select("life", "tid", "completed")
+    passed = [waits.select("life", pl.lit(0, pl.Int64).alias("overtaken")).clear()]
+    for (tid,), group in waits.group_by("tid"):
+        got = done.filter((pl.col("tid") == tid) & pl.col("ready").is_not_null())["completed"].sort()
+        later = len(got) - got.search_sorted(group["completed"], side="right").cast(pl.Int64)
+        passed.append(group.select("life", later.alias("overtaken")))
+    return attach(lives, pl.concat(passed))
 
 
 def with_outcome(lives: pl.DataFrame, stale: Staleness, *, ready_traced: bool) -> pl.DataFrame:

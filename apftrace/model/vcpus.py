@@ -45,15 +45,12 @@ def vcpus(
 
 
 def outstanding(lives: pl.DataFrame) -> pl.DataFrame:
-    """Return tid and outstanding_max: the most lives of a vCPU between not_present and ready at one time."""
-    begins = lives.select("tid", pl.col("not_present").alias("ts"), pl.lit(1).alias("step"))
-    ends = lives.filter(pl.col("ended").is_not_null()).select(
-        "tid", pl.col("ended").alias("ts"), pl.lit(-1).alias("step")
-    )
-    return (
-        pl.concat([begins, ends])
-        .sort("tid", "ts", "step")
-        .with_columns(pl.col("step").cum_sum().over("tid").alias("open"))
-        .group_by("tid")
-        .agg(pl.col("open").max().cast(pl.Int64).alias("outstanding_max"))
-    )
+    """Return tid and outstanding_max: the most lives of a vCPU between not_present and its end at one time."""
+    most = []
+    for part in lives.select("tid", "not_present", "ended").partition_by("tid"):
+        begins, ends = part["not_present"].sort(), part["ended"].drop_nulls().sort()
+        # At each not_present: how many began by then, less those that ended by then.
+        began = pl.int_range(1, len(begins) + 1, dtype=pl.Int64, eager=True)
+        over = ends.search_sorted(begins, side="right").cast(pl.Int64)
+        most.append((part["tid"][0], (began - over).max()))
+    return pl.DataFrame(most, schema={"tid": pl.Int32, "outstanding_max": pl.Int64}, orient="row")
