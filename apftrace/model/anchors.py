@@ -7,15 +7,13 @@ from typing import TYPE_CHECKING
 import polars as pl
 import pyarrow as pa
 
-from apftrace.model.ledger import EVENT
+from apftrace.model.ledger import EVENT, NARROW
 from apftrace.model.readings import READINGS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from apftrace.model.ledger import Ledger
-
-_NARROW = frozenset({"cpu", "tid", "entries", "virqs", "hlts", "hog"})
 
 
 class Anchors:
@@ -46,19 +44,15 @@ class Anchors:
 
 
 def _dtype(name: str) -> type[pl.DataType]:
-    return pl.Int32 if name in _NARROW or name == "kind" else pl.Int64
+    return pl.Int32 if name in NARROW or name == "kind" else pl.Int64
 
 
-def _frame(kind: int, columns: list[bytes]) -> pl.DataFrame:
-    names = (*EVENT, *READINGS.get(kind, ()))
-    arrays = [
-        pa.Array.from_buffers(pa.int64(), len(column) // 8, [None, pa.py_buffer(column)])
-        for column in columns
-    ]
-    frame = pl.from_arrow(pa.RecordBatch.from_arrays(arrays, names=list(names)))
+def _frame(kind: int, columns: dict[str, bytearray]) -> pl.DataFrame:
+    arrays = []
+    for name, column in columns.items():
+        dtype = pa.int32() if name in NARROW else pa.int64()
+        n = len(column) * 8 // dtype.bit_width
+        arrays.append(pa.Array.from_buffers(dtype, n, [None, pa.py_buffer(column)]))
+    frame = pl.from_arrow(pa.RecordBatch.from_arrays(arrays, names=list(columns)))
     assert isinstance(frame, pl.DataFrame)
-    return frame.with_columns(
-        *(pl.col(name).cast(pl.Int32) for name in names if name in _NARROW),
-        pl.col("seq").set_sorted(),
-        pl.lit(kind, pl.Int32).alias("kind"),
-    )
+    return frame.with_columns(pl.col("seq").set_sorted(), pl.lit(kind, pl.Int32).alias("kind"))

@@ -30,10 +30,12 @@ _RESULT = {
 
 
 def completions(rec: Recording) -> pl.DataFrame:
-    """Return the completed rows: seq, completed, worker, gva, hva, base (hva minus the page of gva), sole.
+    """Return the completed rows: seq, completed, worker, gva, hva, base (hva minus the page of gva), sole, tid.
 
-    ``sole`` is the life that alone waited for the page at that instant; null when none or several did.
+    ``sole`` is the life that alone waited for the page at that instant, on the vCPU thread ``tid``; null when
+    none or several did.
     """
+    alone = pl.col("c") >= 0
     return rec.kind(tp.COMPLETED).select(
         "seq",
         pl.col("ts").alias("completed"),
@@ -41,28 +43,25 @@ def completions(rec: Recording) -> pl.DataFrame:
         pl.col("a").alias("gva"),
         pl.col("b").alias("hva"),
         (pl.col("b") - pl.col("a") + (pl.col("a") & 0xFFF)).alias("base"),
-        pl.when(pl.col("c") >= 0).then("c").alias("sole"),
+        pl.when(alone).then("c").alias("sole"),
+        pl.when(alone).then("vcpu_tid").alias("tid"),
     )
 
 
-def with_completed(rec: Recording, lives: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Add completed, completed_seq, hva, worker, and from workqueue events work, queued, started, finished.
-
-    Returns:
-        The lives, and the completed rows with ``life`` (null: its not_present is not in the trace).
-    """
+def with_completed(rec: Recording, lives: pl.DataFrame) -> pl.DataFrame:
+    """Add completed, completed_seq, hva, worker, and from workqueue events work, queued, started, finished."""
     done = completions(rec)
     lives = _with_work(rec, lives)
     matched = _by_work(rec, lives, done)
-    sole = _by_sole(*_rest(lives, done, matched))
-    matched = pl.concat([matched, sole])
-    bases = {
-        tid: set(group["base"]) for (tid,), group in bases_of_threads(attach(lives, matched)).group_by("tid")
-    }
-    matched = pl.concat([matched, _by_page(*_rest(lives, done, matched), bases)])
-    lives = attach(lives, matched)
-    owner = matched.select(pl.col("completed_seq").alias("seq"), "life")
-    return lives, done.join(owner, on="seq", how="left", maintain_order="left")
+    matched = pl.concat([matched, _by_sole(_rest(lives, done, matched)[1], matched)])
+    waiting, left = _rest(lives, done, matched)
+    if waiting.height and left.height:
+        bases = {
+            tid: set(group["base"])
+            for (tid,), group in bases_of_threads(attach(lives, matched)).group_by("tid")
+        }
+        matched = pl.concat([matched, _by_page(waiting, left, bases)])
+    return attach(lives, matched)
 
 
 def _rest(
@@ -162,22 +161,21 @@ def _by_work(rec: Recording, lives: pl.DataFrame, done: pl.DataFrame) -> pl.Data
     )
 
 
-def _by_sole(lives: pl.DataFrame, done: pl.DataFrame) -> pl.DataFrame:
+def _by_sole(done: pl.DataFrame, matched: pl.DataFrame) -> pl.DataFrame:
     """Match each completed with the only life that waited for its page, unless the memslot is another VM's."""
-    pairs = (
-        done.filter(pl.col("sole").is_not_null())
-        .filter(pl.col("sole").is_first_distinct())
-        .join(
-            lives.select(pl.col("life").alias("sole"), "tid"), on="sole", how="inner", maintain_order="left"
-        )
-    )
+    pairs = done.filter(pl.col("sole").is_not_null()).filter(pl.col("sole").is_first_distinct())
+    if matched.height:
+        pairs = pairs.filter(~pl.col("sole").is_in(matched["life"].implode()))
     # A life whose not_present was lost may be completed while another VM waits for an equal gva.
     seen = pairs.group_by("tid", "base").agg(pl.len().alias("n"))
     seen = seen.with_columns(
         pl.col("n").sum().over("tid").alias("of_tid"), pl.col("n").max().over("base").alias("best")
     )
     foreign = seen.filter((pl.col("n") * _OWN_SHARE < pl.col("of_tid")) & (pl.col("n") < pl.col("best")))
-    pairs = pairs.join(foreign.select("tid", "base"), on=["tid", "base"], how="anti", maintain_order="left")
+    if foreign.height:
+        pairs = pairs.join(
+            foreign.select("tid", "base"), on=["tid", "base"], how="anti", maintain_order="left"
+        )
     return pairs.select(
         pl.col("sole").alias("life"), "completed", pl.col("seq").alias("completed_seq"), "hva", "worker"
     ).cast(_RESULT)  # type: ignore[arg-type]

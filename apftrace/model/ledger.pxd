@@ -8,8 +8,9 @@ cdef class Ledger:
     cdef public long long n
     cdef public long long[::1] state
     cdef long long[::1] start, rows
-    cdef int[::1] count, reads, read
+    cdef int[::1] count, reads, read, narrow
     cdef dict _moved
 
     cpdef long long put(self, int kind, long long ts, int cpu, long long base, long long a, long long b, long long c) except *
     cdef _move_out(self, int kind)
+    cdef void _narrow(self, long long at, int n) noexcept

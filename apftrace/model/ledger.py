@@ -11,12 +11,17 @@ from array import array
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
 COMPILED: bool = not __file__.endswith(".py")
 
 EVENT = ("seq", "ts", "cpu", "tid", "a", "b", "c")
 """Columns of every row: ``seq`` is its number among all rows, which is the order of time."""
+
+NARROW = frozenset(
+    {"cpu", "tid", "entries", "virqs", "hlts", "hog", "first", "vcpu_tid", "vcpu_entries", "vcpu_hlts"}
+)
+"""Columns that are kept as int32; all others are int64."""
 
 _SEQ, _TS, _CPU, _TID, _A, _B, _C, _READ = range(8)
 _ROOM = 4096
@@ -24,17 +29,17 @@ _MOST = 16
 
 
 class Ledger:
-    """Rows by kind, all columns int64.
+    """Rows by kind.
 
     Args:
-        reads: per kind which fields of a thread's record stand beside the event.
+        reads: per kind the columns beside the event, each with the field of a thread's record that it is.
 
     Attributes:
         n: rows of all kinds.
         state: the records of all threads.
     """
 
-    def __init__(self, reads: Mapping[int, Sequence[int]]) -> None:
+    def __init__(self, reads: Mapping[int, Mapping[str, int]]) -> None:
         kinds = max(reads) + 1
         self.n = 0
         self.state = memoryview(array("q"))
@@ -46,11 +51,14 @@ class Ledger:
         for kind, fields in reads.items():
             self.start[kind] = room
             self.reads[kind] = len(fields)
-            for at, field in enumerate(fields):
+            for at, field in enumerate(fields.values()):
                 self.read[kind * _MOST + at] = field
             room += (_READ + len(fields)) * _ROOM
         self.rows = memoryview(array("q", bytes(8 * room)))
-        self._moved: dict[int, list[list[bytes]]] = {}
+        self.narrow = memoryview(array("i", bytes(4 * _ROOM)))
+        self._moved: dict[int, dict[str, bytearray]] = {
+            kind: {name: bytearray() for name in (*EVENT, *fields)} for kind, fields in reads.items()
+        }
 
     def put(self, kind: int, ts: int, cpu: int, base: int, a: int, b: int, c: int) -> int:
         """Add a row of the thread whose record begins at ``base``; return its ``seq``."""
@@ -76,18 +84,27 @@ class Ledger:
         return seq
 
     def _move_out(self, kind: int) -> None:
-        columns = self._moved.setdefault(kind, [[] for _ in range(_READ + self.reads[kind])])
-        rows = memoryview(self.rows)
-        for i, pieces in enumerate(columns):
-            at = self.start[kind] + i * _ROOM
-            pieces.append(bytes(rows[at : at + self.count[kind]]))
+        columns = self._moved[kind]
+        n = self.count[kind]
+        at = self.start[kind]
+        for name in columns:
+            if name in NARROW:
+                self._narrow(at, n)
+                columns[name] += memoryview(self.narrow)[:n]
+            else:
+                columns[name] += memoryview(self.rows)[at : at + n]
+            at += _ROOM
         self.count[kind] = 0
 
-    def kinds(self) -> list[int]:
-        """Return every kind that has had a row."""
-        return [kind for kind in range(len(self.count)) if self.count[kind] or kind in self._moved]
+    def _narrow(self, at: int, n: int) -> None:
+        for i in range(n):
+            self.narrow[i] = self.rows[at + i]
 
-    def take(self, kind: int) -> list[bytes]:
-        """Return the columns of a kind, EVENT and then its reading, as int64 of this machine, and forget them."""
+    def take(self, kind: int) -> dict[str, bytearray]:
+        """Return the columns of a kind, EVENT and then its reading, in the form of this machine, and forget them."""
         self._move_out(kind)
-        return [b"".join(pieces) for pieces in self._moved.pop(kind)]
+        return self._moved.pop(kind)
+
+    def kinds(self) -> list[int]:
+        """Return every kind."""
+        return list(self._moved)

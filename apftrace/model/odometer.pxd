@@ -14,6 +14,7 @@ cdef int _TID, _FIRST, _LAST, _CPU, _ENTRIES, _VIRQS, _HLTS, _EXIT_TS, _ENTRY_TS
 cdef int _N_VECTORS, _DUE, _OTHER, _OWN, _PREV, _READY_GFN, _VCPU, _GONE, _WORK, _HOG, _HOG_WAIT, _OUT_TO, _OUT_AT, _OUT_CPU, _GUEST, _FIELDS
 cdef int _FAULTED, _LIFE, _LIFE_ENTRIES, _READY_ROW, _FIRST_FAULT, _TRIED, _TOLD, _QUEUED, _CHAIN
 cdef int _T_TS, _T_CPU, _T_GVA, _T_GFN, _T_ENTRIES, _T_EXIT, _T_FIRST
+cdef int _V_TID, _V_ENTRIES, _V_HLTS, _V_CLOCK, _SINCE_LAST, _BEFORE
 
 @cython.final
 cdef class Odometer:
@@ -32,6 +33,8 @@ cdef class Odometer:
     cdef void _become(self, int slot, int state, long long ts) noexcept
     cdef long long _emit(self, int slot, int kind, long long ts, int cpu, long long a, long long b, long long c) except *
     cdef _completed(self, int slot, long long ts, int cpu, long long gva, long long address)
+    cdef void _read_vcpu(self, int slot, int vcpu, long long ts) noexcept
+    cdef void _since_last(self, int slot, long long ts) noexcept
     cdef _try(self, int slot, long long ts, int cpu, long long gva, long long gfn)
     cdef _untried(self, int slot, int last)
     cdef bint _tried(self, int slot, long long gva) except -1

@@ -68,13 +68,22 @@ _PREV, _READY_GFN, _VCPU, _GONE, _WORK, _HOG, _HOG_WAIT, _OUT_TO, _OUT_AT, _OUT_
 # The thread's last fault events: any of the three, the row of its not_present and of its ready.
 _FAULTED, _LIFE, _LIFE_ENTRIES, _READY_ROW, _FIRST_FAULT, _TRIED, _TOLD, _QUEUED, _CHAIN = range(22, 31)
 # A try whose outcome is not known yet.
-_T_TS, _T_CPU, _T_GVA, _T_GFN, _T_ENTRIES, _T_EXIT, _T_FIRST, _CLOCK = range(31, 39)
+_T_TS, _T_CPU, _T_GVA, _T_GFN, _T_ENTRIES, _T_EXIT, _T_FIRST = range(31, 38)
+# What stands in the row of a completed: the reading of the vCPU that waits, and the worker's own time since
+# its completed before, for which _BEFORE + state keeps that one's.
+_V_TID, _V_ENTRIES, _V_HLTS, _V_CLOCK = range(38, 42)
+_SINCE_LAST, _BEFORE, _CLOCK = _V_CLOCK + 5, _V_CLOCK + 10, _V_CLOCK + 15
 _FIELDS = _CLOCK + 5
 
 _SOURCES = {
     "entries": _ENTRIES, "virqs": _VIRQS, "hlts": _HLTS, "exit_ts": _EXIT_TS, "hog": _HOG, "guest": _GUEST,
     "ran": _CLOCK + _RUNNING, "waited": _CLOCK + _RUNNABLE, "slept": _CLOCK + _SLEEP,
     "blocked": _CLOCK + _BLOCKED, "first": _FIRST_FAULT, "tried": _TRIED, "told": _TOLD, "queued": _QUEUED,
+    "vcpu_tid": _V_TID, "vcpu_entries": _V_ENTRIES, "vcpu_hlts": _V_HLTS,
+    "vcpu_ran": _V_CLOCK + _RUNNING, "vcpu_waited": _V_CLOCK + _RUNNABLE, "vcpu_slept": _V_CLOCK + _SLEEP,
+    "vcpu_blocked": _V_CLOCK + _BLOCKED,
+    "work_ran": _SINCE_LAST + _RUNNING, "work_waited": _SINCE_LAST + _RUNNABLE,
+    "work_slept": _SINCE_LAST + _SLEEP, "work_blocked": _SINCE_LAST + _BLOCKED,
 }  # fmt: skip
 
 # What an interrupt vector is used for: page-ready as told, anything else, or only ever right after a ready
@@ -83,7 +92,7 @@ _N_VECTORS = 256
 _DUE, _OTHER, _OWN = 1, 2, 4
 
 _READS = {
-    kind: [_SOURCES[name] for name in READINGS.get(kind, ())]
+    kind: {name: _SOURCES[name] for name in READINGS.get(kind, ())}
     for kind in (*range(len(_tp.TRACEPOINTS)), _tp.READING)
 }
 
@@ -182,14 +191,44 @@ class Odometer:
     def _completed(self, slot: int, ts: int, cpu: int, gva: int, address: int) -> None:
         # A completed names no vCPU: read every vCPU that waits for this page; nearly always it is one.
         at = self.waiting.first(gva)
-        if at < 0:
-            self._emit(slot, _COMPLETED, ts, cpu, gva, address, -1)
-            return
-        sole = self.waiting.life[at] if self.waiting.after(at) < 0 else -1
+        sole = -1
+        self.state[slot * _FIELDS + _V_TID] = -1
+        if at >= 0 and self.waiting.after(at) < 0:
+            sole = self.waiting.life[at]
+            self._read_vcpu(slot, self.waiting.slot[at], ts)
+        self._since_last(slot, ts)
         self._emit(slot, _COMPLETED, ts, cpu, gva, address, sole)
+        if sole >= 0:
+            return
         while at >= 0:
             self._emit(self.waiting.slot[at], _READING, ts, cpu, gva, self.waiting.life[at], 0)
             at = self.waiting.after(at)
+
+    def _read_vcpu(self, slot: int, vcpu: int, ts: int) -> None:
+        # Let the worker's record carry what its completed tells of the vCPU.
+        state = self.state
+        base = slot * _FIELDS
+        other = vcpu * _FIELDS
+        self._become(vcpu, state[other + _STATE], ts)
+        state[base + _V_TID] = state[other + _TID]
+        state[base + _V_ENTRIES] = state[other + _ENTRIES]
+        state[base + _V_HLTS] = state[other + _HLTS]
+        for clock in range(_RUNNING, _BLOCKED + 1):
+            state[base + _V_CLOCK + clock] = state[other + _CLOCK + clock]
+        state[other + _HOG] = 0
+        state[other + _HOG_WAIT] = 0
+
+    def _since_last(self, slot: int, ts: int) -> None:
+        # Sums of the worker since its completed before; -1 where there was none.
+        base = slot * _FIELDS
+        state = self.state
+        self._become(slot, state[base + _STATE], ts)
+        known = state[base + _BEFORE] != 0
+        for clock in range(_RUNNING, _BLOCKED + 1):
+            now = state[base + _CLOCK + clock]
+            state[base + _SINCE_LAST + clock] = now - state[base + _BEFORE + clock] if known else -1
+            state[base + _BEFORE + clock] = now
+        state[base + _BEFORE] = 1
 
     def _try(self, slot: int, ts: int, cpu: int, gva: int, gfn: int) -> None:
         # What it becomes is known with the thread's next fault event.

@@ -21,26 +21,38 @@ LATE_MEDIANS = 10
 
 
 def with_readings(rec: Recording, lives: pl.DataFrame) -> pl.DataFrame:
-    """Add the vCPU's reading at ``completed`` (comp_*) and the worker's own reading there (work_*)."""
-    at_done = rec.kind(tp.READING).select(
-        pl.col("b").alias("life"),
-        pl.col("ts").alias("read_at"),
-        *(pl.col(c).alias(f"comp_{c}") for c in READINGS[tp.READING]),
-    )
-    lives = attach(lives, at_done.filter(pl.col("life").is_first_distinct()))
-    # Where two vCPUs wait for one page, the first completed may have been the other's.
-    lives = lives.with_columns(
-        pl.when(pl.col("read_at") == pl.col("completed")).then(pl.col("^comp_.*$"))
-    ).drop("read_at")
-    done = rec.kind(tp.COMPLETED)
-    # The worker's sums since it began on this life: since its previous life, or since not_present.
-    own = done.select(
+    """Add the vCPU's reading at ``completed`` (comp_*) and the worker's own time for this life (work_*).
+
+    The worker's sums reach back to its completed before; null where there was none.
+    """
+    comp = READINGS[tp.READING]
+    done = rec.kind(tp.COMPLETED).select(
         pl.col("seq").alias("completed_seq"),
-        *((pl.col(c) - pl.col(c).shift(1).over("tid")).alias(f"work_{c}") for c in SHARES),
+        pl.col("c").alias("sole"),
+        *(pl.col(f"vcpu_{c}").alias(f"comp_{c}") for c in comp),
+        *(pl.when(pl.col("work_ran") >= 0).then(f"work_{c}").alias(f"work_{c}") for c in SHARES),
         pl.col("hog").alias("work_hog"),
     )
-    found = lives.select("completed_seq").join(own, on="completed_seq", how="left", maintain_order="left")
-    return lives.hstack(found.drop("completed_seq"))
+    found = lives.select("life", "completed_seq", "completed").join(
+        done, on="completed_seq", how="left", maintain_order="left"
+    )
+    found = found.with_columns(pl.when(pl.col("sole") == pl.col("life")).then(pl.col("^comp_.*$")))
+    shared = rec.kind(tp.READING).filter(pl.col("b").is_first_distinct())
+    if shared.height:
+        found = attach(
+            found,
+            shared.select(
+                pl.col("b").alias("life"),
+                pl.col("ts").alias("read_at"),
+                *(pl.col(c).alias(f"also_{c}") for c in comp),
+            ),
+        )
+        # Where two vCPUs wait for one page, the first completed may have been the other's.
+        own = pl.col("read_at") == pl.col("completed")
+        found = found.with_columns(
+            pl.coalesce(f"comp_{c}", pl.when(own).then(f"also_{c}")).alias(f"comp_{c}") for c in comp
+        )
+    return lives.hstack(found.select(pl.col("^(comp|work)_.*$")))
 
 
 def with_phases(lives: pl.DataFrame) -> pl.DataFrame:

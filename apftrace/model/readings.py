@@ -16,7 +16,14 @@ READINGS: dict[int, tuple[str, ...]] = {
     tp.REPEATED: ("first", "exit_ts", "entries"),
     tp.NOT_PRESENT: ("first", "tried", "queued", "entries", "exit_ts"),
     tp.READY: ("hlts", *SHARES, "hog"),
-    tp.COMPLETED: (*SHARES, "hog"),
+    tp.COMPLETED: (
+        "vcpu_tid",
+        "vcpu_entries",
+        "vcpu_hlts",
+        *(f"vcpu_{c}" for c in SHARES),
+        *(f"work_{c}" for c in SHARES),
+        "hog",
+    ),
     tp.READING: ("entries", "hlts", *SHARES),
     tp.MSR: ("entries", "exit_ts", *SHARES, "hog", "guest"),
     tp.INJ_EXCEPTION: ("entries", "told"),
@@ -35,9 +42,11 @@ Fields and links, where they are not the tracepoint's own:
   there was one. In the row of any other try c says that the thread had no further event of the three.
   ``first`` says that the thread had none before.
 - ready: c is the row of the not_present that it answers, -1 when none with its token waits.
-- completed: c is the row of the not_present when only one vCPU waits for the page, else -1.
-- READING: the reading of a vCPU thread at the instant of a completed that some kworker traced; a is gva, b the
-  row of its not_present.
+- completed: c is the row of the not_present when only one vCPU waits for the page, else -1; then ``vcpu_*`` are
+  that vCPU's reading (``vcpu_tid`` is -1 when there is none). ``work_*`` are the worker's own time since its
+  completed before, -1 when there was none.
+- READING: where several vCPUs wait for a page, the reading of each at the instant of its completed; a is gva,
+  b the row of its not_present.
 - accept: c is the row of the ready right after which it came, else -1.
 - inj_exception: ``told`` is the row of the not_present for which this may be the #PF: the last one, no entry
   into the guest between; else -1.

@@ -34,7 +34,7 @@ def _of_thread(delivered: pl.DataFrame, last_ns: int) -> pl.DataFrame:
 
 
 def with_blockers(lives: pl.DataFrame, spans: pl.DataFrame) -> pl.DataFrame:
-    """Add ``slot_busy``, ns of P3 during which the slot was taken, and who held it longest (``blocker``, ``blocker_life``).
+    """Add ``slot_busy``, ns of P3 during which the slot was taken, and who held it longest: blocker, blocker_life.
 
     The candidates are the delivery that held the slot at ``completed`` and the last one before ``ready``.
     """
