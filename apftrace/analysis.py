@@ -93,6 +93,49 @@ class LossSpan:
 
 
 @dataclass(frozen=True)
+class GuestLink:
+    """How a guest's trace was brought to its host's.
+
+    Attributes:
+        machine: the guest's name.
+        vm: the VM of the host's trace that it is; null when unknown.
+        method: ``synchronised``, ``tsc``, ``given``, ``inferred`` or ``none``.
+        how: that method in one sentence.
+        offset: host minus guest clock where the guest's trace begins, in the host's unit; null without a clock.
+        low: least constant offset that the order of events allows; null when nothing bounds it.
+        high: greatest.
+        within: most by which the clock can be wrong at any instant, drift of 500 ppm allowed; null as above.
+        typical: median of that.
+        drift_ppm: drift that was found, parts per million.
+        bounds: inequalities between host and guest that hold.
+        broken: those that do not.
+        lives: lives of the VM of which the guest was told, within the guest's record.
+        joined: those with a wait or a wake in the guest.
+        contradictions: the first broken inequalities, one sentence each.
+        refused: why there is no common clock; null when there is one.
+        notes: what else is worth telling.
+    """
+
+    machine: str
+    vm: str | None
+    method: str
+    how: str
+    offset: int | None = None
+    low: int | None = None
+    high: int | None = None
+    within: int | None = None
+    typical: int | None = None
+    drift_ppm: float | None = None
+    bounds: int = 0
+    broken: int = 0
+    lives: int = 0
+    joined: int = 0
+    contradictions: tuple[str, ...] = ()
+    refused: str | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Analysis:
     """A finished analysis.
 
@@ -107,6 +150,7 @@ class Analysis:
         latency: table ``latency``.
         late_after: threshold per phase in ns, above which a wakeup counts as late.
         losses: gaps in the record.
+        guests: how each guest's trace was brought to the host's; empty without one.
         excerpts: raw trace lines around the worst findings, by finding id.
     """
 
@@ -123,6 +167,7 @@ class Analysis:
     not_run: tuple[NotRun, ...]
     late_after: dict[str, int]
     losses: tuple[LossSpan, ...] = ()
+    guests: tuple[GuestLink, ...] = ()
     excerpts: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     def write(self, path: str | Path, format: str | None = None) -> None:  # noqa: A002

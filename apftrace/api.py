@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     import pyarrow as pa
 
     from apftrace.analysis import Analysis
+    from apftrace.model.guest.tsc import TscOffset
     from apftrace_parsers.base import Source, SourceInfo
 
 ASYNC_PF_EVENTS: tuple[str, ...] = (
@@ -26,18 +27,27 @@ ASYNC_PF_EVENTS: tuple[str, ...] = (
 
 @dataclass(frozen=True)
 class Trace:
-    """An opened trace; a context manager that closes its file."""
+    """An opened trace, or several of one session; a context manager that closes the files.
+
+    Attributes:
+        source: the first one.
+        others: further traces: of guests, in any order.
+        guests: traces that are guests' whatever they hold, each with the name to use, or null.
+    """
 
     source: Source
+    others: tuple[Source, ...] = ()
+    guests: tuple[tuple[str | None, Source], ...] = ()
 
     @property
     def info(self) -> SourceInfo:
-        """Facts from the trace's headers."""
+        """Facts from the headers of the first trace."""
         return self.source.info
 
     def close(self) -> None:
-        """Release the file."""
-        self.source.close()
+        """Release the files."""
+        for source in (self.source, *self.others, *(source for _, source in self.guests)):
+            source.close()
 
     def __enter__(self) -> Trace:
         return self
@@ -46,33 +56,82 @@ class Trace:
         self.close()
 
 
-def read_trace(path: str | Path) -> Trace:
-    """Open a trace; the format is found by content.
-
-    Raises:
-        TraceFormatError: the file is not what its first bytes promise, or is no trace.
-        TraceUnsupported: a form that cannot be read.
-        OSError: the file cannot be opened.
-    """
-    from apftrace_parsers.registry import open_source
-
-    return Trace(open_source(path))
-
-
-def analyze(trace: Trace | str | Path, *, late_after_ns: int | None = None) -> Analysis:
-    """Correlate and judge a host trace.
+def read_trace(
+    path: str | Path | Sequence[str | Path],
+    *,
+    guests: Sequence[str | Path] | Mapping[str, str | Path] = (),
+) -> Trace:
+    """Open a trace, or several of one session; formats are found by content.
 
     Args:
-        trace: what ``read_trace`` gave, or a path.
+        path: the trace; or a host's trace and its guests' in any order.
+        guests: traces that are guests' because you say so; a mapping gives each guest its name.
+
+    Raises:
+        TraceFormatError: a file is not what its first bytes promise, or is no trace.
+        TraceUnsupported: a form that cannot be read.
+        OSError: a file cannot be opened.
+        ValueError: no path at all.
+    """
+    from contextlib import ExitStack
+    from pathlib import Path
+
+    from apftrace_parsers.registry import open_source
+
+    paths = [path] if isinstance(path, (str, Path)) else list(path)
+    if not paths:
+        raise ValueError("no trace to read")
+    named = guests.items() if hasattr(guests, "items") else ((None, guest) for guest in guests)
+    with ExitStack() as on_error:
+
+        def opened(one: str | Path) -> Source:
+            source = open_source(one)
+            on_error.callback(source.close)
+            return source
+
+        first, *others = [opened(one) for one in paths]
+        trace = Trace(first, tuple(others), tuple((name, opened(guest)) for name, guest in named))
+        on_error.pop_all()
+    return trace
+
+
+def analyze(
+    trace: Trace | str | Path | Sequence[str | Path],
+    *,
+    guests: Sequence[str | Path] | Mapping[str, str | Path] = (),
+    late_after_ns: int | None = None,
+    tsc_offsets: Mapping[str | None, TscOffset] | None = None,
+) -> Analysis:
+    """Correlate and judge a host's trace, together with traces of its guests, or a guest's trace alone.
+
+    Args:
+        trace: what ``read_trace`` gave, or a path, or several paths of one session in any order.
+        guests: traces that are guests' because you say so; a mapping gives each guest its name. Only with
+            paths.
         late_after_ns: phases longer than this are late; by default the larger of 10 ms and ten medians
             of the phase.
-    """
-    from apftrace.model.analyse import analyse_source
+        tsc_offsets: how a guest's TSC relates to the host's, by the guest's name; null for all others.
+            Needed only where the traces do not tell, and the clock should not be inferred.
 
-    if isinstance(trace, Trace):
+    Raises:
+        InputsError: the traces do not belong together: several hosts, or several guests without one.
+    """
+    from apftrace.model.analyse import analyse_guest, analyse_pair, analyse_source
+
+    if not isinstance(trace, Trace):
+        with read_trace(trace, guests=guests) as opened:
+            return analyze(opened, late_after_ns=late_after_ns, tsc_offsets=tsc_offsets)
+    if not (trace.others or trace.guests or trace.info.machines):
         return analyse_source(trace.source, late_after=late_after_ns)
-    with read_trace(trace) as opened:
-        return analyse_source(opened.source, late_after=late_after_ns)
+    from apftrace.inputs import session
+
+    found = session((trace.source, *trace.others), trace.guests, tsc_offsets)
+    if found.host is None:
+        (guest,) = found.guests
+        return analyse_guest(guest.source, guest.name)
+    if not found.guests:
+        return analyse_source(found.host, late_after=late_after_ns)
+    return analyse_pair(found.host, found.guests, late_after=late_after_ns)
 
 
 def scan_events(path: str | Path, events: Sequence[str] = ASYNC_PF_EVENTS) -> pa.RecordBatchReader:

@@ -23,6 +23,7 @@ from apftrace.cli import cli
 from apftrace.cli.analyze import status
 from apftrace.model import tracepoints as tp
 from apftrace.model.rules import CATALOGUE
+from apftrace.model.rules.base import function_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -140,7 +141,7 @@ def _rule(rule: Rule) -> Iterator[str]:
         ("What it means to the guest", _text(rule.means)),
         ("Shown by", _text(rule.shown_by)),
         ("Not to be confused with", _text(rule.look_alikes) if rule.look_alikes != "-" else ""),
-        ("Needs", _events(rule.needs) or "nothing"),
+        ("Needs", _needs(rule) or "nothing"),
         ("Helped by", _events(rule.helps)),
         ("What to do", _text(rule.remedy)),
     )
@@ -149,6 +150,12 @@ def _rule(rule: Rule) -> Iterator[str]:
         yield "- Known bugs:"
         yield from (f"  - {_bug(bug)}" for bug in rule.bugs)
     yield ""
+
+
+def _needs(rule: Rule) -> str:
+    hooks = [f"`{function_of(kind)}`" for kind in rule.guest]
+    in_guest = f"a guest's trace that shows {' '.join(hooks)}" if hooks else ""
+    return " and ".join(filter(None, (_events(rule.needs), in_guest)))
 
 
 def _events(kinds: Iterable[int]) -> str:

@@ -4,6 +4,7 @@ ApftraceError
  ├── TraceError            an input; carries its path
  │    ├── TraceFormatError     bytes that are not what the format says; carries the offset
  │    └── TraceUnsupported     a true format that this version cannot read
+ ├── InputsError           inputs that do not belong together
  └── ReportError           a report that cannot be made as asked
 """
 
@@ -47,6 +48,10 @@ class TraceFormatError(TraceError):
 
 class TraceUnsupported(TraceError):
     """A trace in a known format that this version cannot read, with the reason."""
+
+
+class InputsError(ApftraceError):
+    """Traces that cannot be analysed together: two hosts, guests without their host."""
 
 
 class ReportError(ApftraceError):

@@ -127,8 +127,10 @@ PHASES: dict[str, str] = {
     "p3": "undelivered: completed until ready",
     "p4": "interrupt latency: ready's vector accepted until injected",
     "p5": "guest handler: injected until the exit of the ACK",
+    "p6": "guest run queue: the guest makes the task runnable until it runs",
+    "p7": "return: the task runs until its wait returns",
 }
-"""Phases that a host trace shows, in the order of a life."""
+"""Phases in the order of a life; P6 and P7 need the guest's trace."""
 
 INSTANTS: tuple[str, ...] = (
     "try", "not_present", "queued", "started", "completed", "ready", "accepted", "injected", "acked",
@@ -172,14 +174,38 @@ FAULTS = Table(
         Column("injected", "i64", "ns", "kvm_inj_virq of that vector."),
         Column("acked", "i64", "ns", "kvm_exit that carried the ACK write."),
         Column("end", "i64", "ns", "Instant at which the life ended or was last seen open."),
+        Column("guest", "str", "", "The guest whose trace shows the life too; null where none does."),
+        Column("guest_tid", "i32", "", "Guest thread that waited."),
+        Column("guest_cpu", "i32", "", "Guest CPU on which it began to wait."),
+        Column(
+            "guest_state",
+            "str",
+            "",
+            "What became of it: ran, runnable, asleep at the end of the record; unseen.",
+        ),
+        Column("wait", "i64", "ns", "The guest began to wait: kvm_async_pf_task_wait_schedule."),
+        Column("irq", "i64", "ns", "The guest entered the page-ready interrupt's handler."),
+        Column("wake", "i64", "ns", "The guest woke the token: kvm_async_pf_task_wake."),
+        Column("wakeup", "i64", "ns", "The guest's scheduler made the thread runnable."),
+        Column("running", "i64", "ns", "The thread had its CPU again."),
+        Column("retry", "i64", "ns", "The wait returned: the thread retries the instruction."),
         Column("p1", "i64", "ns", "Phase P1."),
         Column("p2", "i64", "ns", "Phase P2."),
         Column("p12", "i64", "ns", "P1 and P2 together: not_present until completed."),
         Column("p3", "i64", "ns", "Phase P3."),
         Column("p4", "i64", "ns", "Phase P4; null for halt lives."),
         Column("p5", "i64", "ns", "Phase P5; null for halt lives."),
+        Column("p6", "i64", "ns", "Phase P6; 0 for a thread that was woken before it could sleep."),
+        Column("p7", "i64", "ns", "Phase P7; needs a probe on the return of the wait."),
+        Column("steal", "i64", "ns", "Part of P6 during which the host kept that vCPU off its CPUs."),
         Column(
             "total", "i64", "ns", "not_present until the guest was told: acked, else injected, else ready."
+        ),
+        Column(
+            "e2e",
+            "i64",
+            "ns",
+            "not_present until the thread retries: retry, else running; from the guest's trace.",
         ),
         Column("outcome", "str", "", "One of: " + ", ".join(OUTCOMES) + "."),
         Column("repaired", "str", "", "What implied an instant that was not traced; null when all were."),

@@ -13,6 +13,7 @@ from apftrace import docs, schema
 from apftrace.cli import cli
 from apftrace.model import judge
 from apftrace.model import tracepoints as tp
+from apftrace.model.guest.clock import METHODS
 from apftrace.model.rules import CATALOGUE
 from apftrace.model.rules.base import LIKELY, POSSIBLE, PROVED
 
@@ -96,7 +97,7 @@ def events(command: str) -> set[str]:
 
 
 def test_the_full_recording_names_every_tracepoint():
-    full, smallest = (b for b in blocks(DOCS / "recording.md") if "trace-cmd record" in b)
+    full, smallest, _ = (b for b in blocks(DOCS / "recording.md") if "trace-cmd record" in b)
     assert events(full) == {point.pick.events[0] for point in tp.TRACEPOINTS}
     safe = {tp.TRACEPOINTS[k].pick.events[0] for k in (*judge._CORE, *judge._PROOF)}
     assert events(smallest) == safe
@@ -118,8 +119,11 @@ def test_reading_a_report_knows_every_word():
         "p3",
         "p4",
         "p5",
+        "p6",
+        "p7",
     ]
-    assert list(schema.PHASES) == ["p1", "p2", "p12", "p3", "p4", "p5"]
+    assert list(schema.PHASES) == ["p1", "p2", "p12", "p3", "p4", "p5", "p6", "p7"]
+    assert cells(page, "method") == list(METHODS)
     stated = set(re.findall(r'return "(\w+)", f?"', Path(judge.__file__).read_text("utf-8")))
     assert stated == set(cells(page, "verdict"))
     assert [w for w in (PROVED, LIKELY, POSSIBLE, *docs.SEVERITIES) if f"`{w}`" not in words] == []

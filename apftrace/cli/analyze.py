@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from apftrace.cli.screen import refuse_to_overwrite, say
+from apftrace.cli.traces import analysed, named_trace, tsc_offsets_of
 from apftrace.errors import ReportError
 
 if TYPE_CHECKING:
@@ -20,7 +21,24 @@ _SEVERITIES = ("error", "warning", "info")
 
 
 @click.command()
-@click.argument("trace", metavar="TRACE", type=click.Path(path_type=Path))
+@click.argument("traces", metavar="TRACE...", type=click.Path(path_type=Path), nargs=-1, required=True)
+@click.option(
+    "--guest",
+    "guests",
+    metavar="[NAME=]TRACE",
+    multiple=True,
+    help="A trace that is a guest's, whatever it holds, and what to call it. May be repeated. "
+    "Guests among TRACE... are told by what they hold.",
+)
+@click.option(
+    "--tsc-offset",
+    "tsc_offsets",
+    metavar="[NAME=]TICKS[*RATIO]",
+    multiple=True,
+    help="A guest's TSC minus its host's, as debugfs shows it (kvm/PID-FD/vcpu0/tsc-offset), and the guest's "
+    "ticks per host tick where KVM scales. Rarely needed: trace-cmd record -A, kvm_write_tsc_offset and the "
+    "order of events tell.",
+)
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the report here; - is stdout.")
 @click.option(
     "--format", "format_", type=click.Choice(FORMATS), help="Format of the report; default: by suffix of -o."
@@ -41,7 +59,9 @@ _SEVERITIES = ("error", "warning", "info")
 @click.option("--exit-zero", is_flag=True, help="Exit with 0 whatever was found.")
 @click.option("--redact", is_flag=True, help="Replace addresses, comms, host names and paths by pseudonyms.")
 def analyze(
-    trace: Path,
+    traces: tuple[Path, ...],
+    guests: tuple[str, ...],
+    tsc_offsets: tuple[str, ...],
     output: Path | None,
     format_: str | None,
     late_after: str | None,
@@ -50,6 +70,9 @@ def analyze(
     redact: bool,
 ) -> None:
     """Pair, time and judge the asynchronous page faults of TRACE.
+
+    Several traces are a host and its guests, in any order: they are brought to one clock, and each fault is
+    followed into the guest. A guest's trace alone tells which of its tasks wait.
 
     Prints the verdict in plain text and writes TRACE.apf.html into the current directory. With -o or
     --format it writes only that report, and says the verdict in one line on stderr.
@@ -61,16 +84,18 @@ def analyze(
     \b
     Example:
       apftrace analyze trace.dat
+      apftrace analyze trace.dat trace-vm1.dat trace-vm2.dat
       apftrace analyze trace.dat -o report.json --fail-on warning
     """
     threshold = nanoseconds(late_after)
-    if str(trace) == "-":
+    named = [named_trace(text) for text in guests]
+    offsets = tsc_offsets_of(tsc_offsets)
+    if any(str(path) == "-" for path in (*traces, *(path for _, path in named))):
         raise click.UsageError("TRACE must be a file: the format needs to seek")
     report = _report_for(output, format_)
-    refuse_to_overwrite(trace, output)
-    from apftrace.api import analyze as analyse
-
-    analysis = analyse(trace, late_after_ns=threshold)
+    for path in (*traces, *(path for _, path in named)):
+        refuse_to_overwrite(path, output)
+    analysis = analysed(traces, named, offsets, threshold)
     if report is not None and report.wants_sha256:
         from apftrace.digest import with_digests
 
@@ -83,7 +108,7 @@ def analyze(
         report.write(analysis, output if output is not None else "-")
         say(f"{analysis.verdict}: {analysis.headline}")
     else:
-        _text_and_page(analysis, Path("trace.apf.html" if redact else f"{trace.stem}.apf.html"))
+        _text_and_page(analysis, Path("trace.apf.html" if redact else f"{traces[0].stem}.apf.html"))
     sys.exit(0 if exit_zero else status(analysis, fail_on))
 
 

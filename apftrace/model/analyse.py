@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from apftrace.analysis import Analysis, Input, LossSpan
+from apftrace.analysis import Analysis, GuestLink, Input, LossSpan
+from apftrace.model import tracepoints as tp
 from apftrace.model.correlate import Case, correlate
 from apftrace.model.excerpts import excerpts
 from apftrace.model.judge import judge
@@ -18,22 +19,77 @@ from apftrace.model.vcpus import vcpus
 from apftrace.schema import FAULTS
 
 if TYPE_CHECKING:
-    from apftrace_parsers.base import PassResult, Source
+    from collections.abc import Sequence
+
+    from apftrace.model.guest.join import GuestSide
+    from apftrace.model.guest.pair import GuestInput
+    from apftrace.model.guest.recording import GuestRecording
+    from apftrace_parsers.base import Loss, PassResult, Source
 
 _UNSIGNED = ("token", "gva", "gfn", "hva", "blocker")
 
 
 def analyse_source(source: Source, *, late_after: int | None = None) -> Analysis:
-    """Analyse one host source.
+    """Analyse one source: a host's, or a guest's without its host.
 
     Args:
         source: an opened trace.
         late_after: threshold in ns above which a phase is late; null to learn it from the trace.
     """
+    if source.info.peer is not None:
+        return _guest_alone(source)
     rec, result = record(source)
+    if not _serves_pages(rec) and _is_guest(source):
+        return _guest_alone(source)
     case = correlate(rec, late_after=late_after, clock_is_ns=source.info.clock_unit == "ns")
     analysis = conclude(case, (describe(source, rec, result),))
     return replace(analysis, excerpts=excerpts(source, case, analysis.findings))
+
+
+def _serves_pages(rec: Recording) -> bool:
+    return any(rec.counts.get(tp.NAMES[kind]) for kind in (tp.TRY, tp.NOT_PRESENT, tp.READY, tp.COMPLETED))
+
+
+def _is_guest(source: Source) -> bool:
+    from apftrace.model.guest.identity import is_guest
+
+    return is_guest(source)
+
+
+def _guest_alone(source: Source) -> Analysis:
+    from apftrace.model.guest.identity import guest_name
+
+    return analyse_guest(source, guest_name(source.info))
+
+
+def analyse_pair(source: Source, guests: Sequence[GuestInput], *, late_after: int | None = None) -> Analysis:
+    """Analyse a host together with guests of it.
+
+    Args:
+        source: the host's trace.
+        guests: the guests' traces.
+        late_after: threshold in ns above which a phase is late; null to learn it from the trace.
+    """
+    from apftrace.model.guest.pair import with_guests
+
+    rec, result = record(source)
+    case = correlate(rec, late_after=late_after, clock_is_ns=source.info.clock_unit == "ns")
+    case, recorded = with_guests(case, source, guests, late_after)
+    inputs = [describe(source, rec, result)]
+    inputs += [describe(g.source, r, res) for g, (r, res) in zip(guests, recorded, strict=True)]
+    analysis = conclude(case, tuple(inputs))
+    return replace(analysis, excerpts=excerpts(source, case, analysis.findings))
+
+
+def analyse_guest(source: Source, machine: str) -> Analysis:
+    """Analyse a guest's trace without its host: its waits, as far as they tell."""
+    from apftrace.model.guest.pair import alone, no_host
+    from apftrace.model.guest.recording import record_guest
+
+    rec, result = record_guest(source, machine)
+    case = correlate(no_host(source.info), clock_is_ns=source.info.clock_unit == "ns")
+    case = replace(case, guests=(alone(rec),))
+    return conclude(case, (describe(source, rec, result),))
 
 
 def conclude(case: Case, inputs: tuple[Input, ...]) -> Analysis:
@@ -55,7 +111,46 @@ def conclude(case: Case, inputs: tuple[Input, ...]) -> Analysis:
         late_after=case.late_after,
         losses=tuple(
             LossSpan(case.rec.machine, x.cpu, x.count, x.after_ns, x.before_ns) for x in case.rec.losses
-        ),
+        )
+        + tuple(_loss_of(side, loss) for side in case.guests for loss in side.rec.losses),
+        guests=tuple(_link(case, side) for side in case.guests),
+    )
+
+
+def _loss_of(side: GuestSide, loss: Loss) -> LossSpan:
+    after, before = (None if ts is None else side.at(ts) for ts in (loss.after_ns, loss.before_ns))
+    return LossSpan(side.rec.machine, loss.cpu, loss.count, after, before)
+
+
+def _link(case: Case, side: GuestSide) -> GuestLink:
+    from apftrace.model.guest.clock import METHODS
+
+    a = side.alignment
+    told = joined = 0
+    if side.is_joined and a.vm is not None:
+        of_vm = case.lives.filter(pl.col("vm") == a.vm)
+        since = pl.coalesce("pf_injected", "not_present")
+        inside = (pl.col("kind") == "pv") & since.is_between(side.first, side.last)
+        told = of_vm.filter(inside | pl.col("guest").is_not_null()).height
+        joined = of_vm["guest"].count()
+    return GuestLink(
+        machine=a.machine,
+        vm=a.vm,
+        method=a.method,
+        how=METHODS[a.method] if case.rec.counts else "no host trace: times are the guest's own",
+        offset=a.offset,
+        low=a.low,
+        high=a.high,
+        within=a.within,
+        typical=a.typical,
+        drift_ppm=a.drift_ppm,
+        bounds=a.bounds,
+        broken=a.broken,
+        lives=told,
+        joined=joined,
+        contradictions=a.contradictions,
+        refused=a.refused,
+        notes=a.notes,
     )
 
 
@@ -67,7 +162,7 @@ def faults_table(case: Case) -> pl.DataFrame:
     return FAULTS.conform(lives)
 
 
-def describe(source: Source, rec: Recording, result: PassResult) -> Input:
+def describe(source: Source, rec: Recording | GuestRecording, result: PassResult) -> Input:
     """Return what reports say of an input."""
     info = source.info
     counts = [loss.count for loss in rec.losses]

@@ -26,6 +26,7 @@ from apftrace.model.frames import attach, by_thread
 from apftrace.model.loss import overlaps_blind
 
 if TYPE_CHECKING:
+    from apftrace.model.guest.join import GuestSide
     from apftrace.model.recording import Recording
 
 
@@ -48,6 +49,7 @@ class Case:
         vectors: page-ready vectors of the guests here.
         comms: names of threads, by thread id.
         clock_is_ns: false when the trace clock has no known rate.
+        guests: what the guests' own traces show; empty without one.
     """
 
     rec: Recording
@@ -64,6 +66,7 @@ class Case:
     vectors: delivery.Vectors
     comms: dict[int, str]
     clock_is_ns: bool
+    guests: tuple[GuestSide, ...] = ()
 
 
 def correlate(rec: Recording, *, late_after: int | None = None, clock_is_ns: bool = True) -> Case:

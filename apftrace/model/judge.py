@@ -12,6 +12,7 @@ import pyarrow as pa
 from apftrace.analysis import NotRun
 from apftrace.model import tracepoints as tp
 from apftrace.model.evidence import texts
+from apftrace.model.guest.verdict import followed, guest_unsafe, guest_verdict
 from apftrace.model.rules import CATALOGUE
 from apftrace.model.rules.base import ERROR, INFO, WARNING, Finding
 from apftrace.schema import FINDINGS
@@ -55,8 +56,12 @@ def judge(case: Case) -> Judgement:
             assert all(f["severity"] in rule.severities for f in found), rule.id
             stated.append((rule.id, found))
     findings = _frame(case, stated)
-    unsafe = _unsafe(case)
-    verdict, headline = _verdict(case, findings, unsafe)
+    if case.guests and not case.rec.counts:
+        unsafe = guest_unsafe(case)
+        verdict, headline = guest_verdict(case, findings, unsafe)
+    else:
+        unsafe = (*_unsafe(case), *guest_unsafe(case))
+        verdict, headline = _verdict(case, findings, unsafe)
     return Judgement(findings, tuple(not_run), verdict, headline, unsafe)
 
 
@@ -70,12 +75,13 @@ def _frame(case: Case, stated: list[tuple[str, list[Finding]]]) -> pl.DataFrame:
         for number, finding in enumerate(found, 1):
             seqs = finding["seqs"] if number <= EVIDENCE_PER_RULE else []
             evidence = [shown[s] for s in seqs if s is not None and s in shown]
+            evidence += finding.get("seen", []) if number <= EVIDENCE_PER_RULE else []
             evidence.sort(key=lambda e: e["ts"])  # type: ignore[arg-type, return-value]
             rows.append(
                 {
                     "id": f"{rule}-{number}",
                     "rule": rule,
-                    **{k: v for k, v in finding.items() if k != "seqs"},
+                    **{k: v for k, v in finding.items() if k not in ("seqs", "seen")},
                     "evidence": evidence,
                     "ruled_out": finding.get("ruled_out", []),
                     "not_ruled_out": finding.get("not_ruled_out", []),
@@ -88,13 +94,13 @@ def _frame(case: Case, stated: list[tuple[str, list[Finding]]]) -> pl.DataFrame:
     columns = {
         f.name: pa.array([r.get(f.name) for r in rows], pa.int64() if f.name in unsigned else f.type)
         for f in FINDINGS.arrow()
-        if f.name not in ("vm", "vcpu", "machine")
+        if f.name not in ("vm", "vcpu")
     }
     frame = pl.from_arrow(pa.table(columns))
     assert isinstance(frame, pl.DataFrame)
     frame = frame.with_columns(pl.col(c).reinterpret(signed=False) for c in sorted(unsigned))
     frame = frame.join(case.threads.select("tid", "vm", "vcpu"), on="tid", how="left", maintain_order="left")
-    return FINDINGS.conform(frame.with_columns(pl.lit(case.rec.machine).alias("machine")))
+    return FINDINGS.conform(frame.with_columns(pl.col("machine").fill_null(case.rec.machine)))
 
 
 def _unsafe(case: Case) -> tuple[str, ...]:
@@ -143,10 +149,11 @@ def _verdict(case: Case, findings: pl.DataFrame, unsafe: tuple[str, ...]) -> tup
     cancelled = n - answered - open_lives - undecided
     ends += [f"{cancelled} cancelled"] if cancelled else []
     told = f"{faults}: {', '.join(ends)}" if n else "No async page fault in the trace"
+    told += followed(case)
     lost = "nothing lost" if not unsafe else "nothing shown to be lost"
     if undecided and not unsafe:
         return "undecided", f"{told}; records that would tell may be missing."
-    if undecided or case.rec.losses:
+    if undecided or case.rec.losses or any(side.rec.losses for side in case.guests):
         return "undecided", f"{told}; {unsafe[-1]}."
     if warnings.height:
         return "warnings", f"{told}; {lost}; {_summary(warnings)}."

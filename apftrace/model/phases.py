@@ -84,6 +84,8 @@ def thresholds(lives: pl.DataFrame, late_after: int | None, *, clock_is_ns: bool
     floor = LATE_FLOOR_NS if clock_is_ns else 0
     out = {}
     for phase in (*PHASES, "total"):
+        if phase not in lives.columns:
+            continue  # P6 and P7 are there with a guest's trace only
         median = lives[phase].median() if lives.height else None
         learned = int(LATE_MEDIANS * median) if isinstance(median, (int, float)) else 0
         out[phase] = late_after if late_after is not None else max(floor, learned)
@@ -100,7 +102,7 @@ def latency_row(phase: str, kind: str, values: pl.Series) -> Mapping[str, object
 def latency(faults: pl.DataFrame) -> pl.DataFrame:
     """Return the latency table: every phase that any life has, all lives, then PV and HALT apart."""
     rows = []
-    for phase in ("total", *PHASES):
+    for phase in ("total", "e2e", *PHASES):
         # Sorted once: a percentile of what is sorted is a look-up.
         values = faults.select(phase, "kind").filter(pl.col(phase).is_not_null()).sort(phase)
         for kind in ("all", "pv", "halt"):

@@ -136,7 +136,7 @@ def assemble(
         machine=machine,
         clock=source.info.clock,
         anchors=Anchors(odometer.ledger),
-        threads=_threads(odometer, source.info),
+        threads=threads_of(odometer, source.info),
         cpus_of={tid: frozenset(cpus) for tid, cpus in odometer.cpus_of.items()},
         losses=tuple(result.losses),
         uncovered=tuple(uncovered_cpus(source.info.cpus, result)),
@@ -187,7 +187,8 @@ def _count(counts: dict[str, int], event: str) -> int:
     return counts.get(event, 0) or counts.get(event.rsplit(":", maxsplit=1)[-1], 0)
 
 
-def _threads(odometer: Odometer, info: SourceInfo) -> pl.DataFrame:
+def threads_of(odometer: Odometer, info: SourceInfo) -> pl.DataFrame:
+    """Return the final reading per thread, with its name and process where the trace says so."""
     table = pl.DataFrame(odometer.threads(), schema_overrides={"tid": pl.Int32})
     tids = table["tid"].to_list()
     return table.with_columns(

@@ -84,6 +84,15 @@ class Guest:
 
 
 @dataclass(frozen=True)
+class TickRate:
+    """How a source made its times from ticks: ``ns = (ticks * mult >> shift) + offset``."""
+
+    mult: int
+    shift: int
+    offset: int = 0
+
+
+@dataclass(frozen=True)
 class SourceInfo:
     """Facts of one source, known after its headers were read.
 
@@ -98,6 +107,8 @@ class SourceInfo:
         comms: thread id to comm, from saved_cmdlines.
         tgids: thread id to tgid where the source says so.
         trace_id: session id that links host and guest files, or null.
+        peer: of a guest's file whose times were brought to its host's clock: the host's trace id.
+        ticks: how times were made from TSC ticks; null where the clock is no TSC or has no known rate.
         guests: guests that the source names.
         machines: names of the machines of a source that holds several; ``Source.machine`` gives each.
         options: further facts worth showing, name to text (trace-cmd version, CPU statistics ...).
@@ -113,6 +124,8 @@ class SourceInfo:
     comms: dict[int, str] = field(default_factory=dict)
     tgids: dict[int, int] = field(default_factory=dict)
     trace_id: int | None = None
+    peer: int | None = None
+    ticks: TickRate | None = None
     guests: tuple[Guest, ...] = ()
     machines: tuple[str, ...] = ()
     options: dict[str, str] = field(default_factory=dict)

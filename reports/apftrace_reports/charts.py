@@ -30,6 +30,8 @@ PHASE_COLORS = {
     "P3": "var(--p3)",
     "P4": "var(--p4)",
     "P5": "var(--p5)",
+    "P6": "var(--p6)",
+    "P7": "var(--p7)",
     "open": "var(--open)",
     "lost": "var(--lost)",
 }

@@ -25,11 +25,12 @@ SEVERITIES = ("error", "warning", "info")
 CONFIDENCES = ("proved", "likely", "possible")
 """Confidences, the strongest first."""
 
-LIFE_PHASES = ("p1", "p2", "p12", "p3", "p4", "p5")
+LIFE_PHASES = ("p1", "p2", "p12", "p3", "p4", "p5", "p6", "p7")
 
 _PHASE_NAMES = {
     "total": ("total", "not_present until the guest was told"),
     "p12": ("queue, fault-in", ""),
+    "e2e": ("until it ran", "not_present until the guest's task ran again"),
 }
 
 
@@ -174,13 +175,13 @@ class ReportData:
 
 
 def time_unit(analysis: Analysis) -> str:
-    """Return ``ticks`` when any input counts in ticks, else ``ns``."""
-    return "ticks" if any(one.clock_unit == "ticks" for one in analysis.inputs) else "ns"
+    """Return ``ticks`` when the host's trace counts in ticks, else ``ns``; guests are on its clock."""
+    return "ticks" if any(one.clock_unit == "ticks" for one in analysis.inputs[:1]) else "ns"
 
 
 def phase_label(phase: str) -> str:
     """Return how a phase is called in a table: ``p4`` is ``P4``, ``p12`` is ``P1+P2``."""
-    return {"p12": "P1+P2", "total": "total"}.get(phase, phase.upper())
+    return {"p12": "P1+P2", "total": "total", "e2e": "e2e"}.get(phase, phase.upper())
 
 
 def phase_words(phase: str) -> tuple[str, str]:

@@ -9,7 +9,7 @@ from apftrace_reports.escape import visible
 from apftrace_reports.units import count, duration, instant, plural
 
 if TYPE_CHECKING:
-    from apftrace.analysis import Input
+    from apftrace.analysis import GuestLink, Input
 
 NONE_LOST = "none known"
 
@@ -39,12 +39,21 @@ class InputFacts:
     sha256: str | None
 
 
-def environment(inputs: tuple[Input, ...]) -> tuple[InputFacts, ...]:
-    """Describe every input."""
-    return tuple(_describe(one) for one in inputs)
+def environment(
+    inputs: tuple[Input, ...], guests: tuple[GuestLink, ...] = (), unit: str = "ns"
+) -> tuple[InputFacts, ...]:
+    """Describe every input.
+
+    Args:
+        inputs: the traces.
+        guests: how those of guests were brought to the host's clock.
+        unit: of the host's clock.
+    """
+    links = {link.machine: link for link in guests}
+    return tuple(_describe(one, links.get(one.machine), unit) for one in inputs)
 
 
-def _describe(one: Input) -> InputFacts:
+def _describe(one: Input, link: GuestLink | None, unit: str) -> InputFacts:
     return InputFacts(
         path=visible(one.path),
         machine=visible(one.machine),
@@ -53,6 +62,7 @@ def _describe(one: Input) -> InputFacts:
             ("kernel", visible(one.kernel) if one.kernel else "not recorded"),
             ("format", visible(one.format)),
             ("clock", _clock(one)),
+            *(_joined(link, unit) if link is not None else ()),
             ("CPUs", count(one.cpus)),
             ("window", _window(one)),
             ("events", _events(one)),
@@ -69,6 +79,27 @@ def _describe(one: Input) -> InputFacts:
 def _clock(one: Input) -> str:
     name = visible(one.clock)
     return name if one.clock_unit == "ns" else f"{name}, in {visible(one.clock_unit)}: no rate is known"
+
+
+def _joined(link: GuestLink, unit: str) -> list[tuple[str, str]]:
+    """Return how a guest's clock was brought to the host's, how good that is, and what it joined."""
+    facts = [("joined", f"{link.method}: {visible(link.how)}")]
+    if link.refused is not None:
+        facts = [("joined", f"no: {visible(link.refused)}")]
+    elif link.low is not None and link.high is not None and link.within is not None:
+        spread = f"{duration(link.high - link.low, unit)}" if link.high >= link.low else "none without drift"
+        drift = f", drift {link.drift_ppm:.1f} ppm" if link.drift_ppm else ""
+        facts.append(
+            ("quality", f"wrong by {duration(link.within, unit)} at most, {duration(link.typical, unit)} typically; "
+             f"offset {link.offset}, constant ones that fit span {spread}{drift}")
+        )  # fmt: skip
+        facts.append(("", f"{count(link.bounds)} inequalities hold, {count(link.broken)} do not"))
+    if link.lives or link.joined:
+        facts.append(
+            ("lives", f"{count(link.joined)} of {count(link.lives)} that the guest was told of were followed")
+        )
+    facts += [("", visible(text)) for text in (*link.contradictions, *link.notes)]
+    return facts
 
 
 def _window(one: Input) -> str:

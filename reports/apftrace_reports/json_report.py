@@ -19,7 +19,7 @@ from apftrace_reports.units import hexadecimal
 if TYPE_CHECKING:
     import polars as pl
 
-    from apftrace.analysis import Analysis, Input
+    from apftrace.analysis import Analysis, GuestLink, Input
 
 _STATISTICS = ("n", "min", "p50", "p95", "p99", "max")
 _IDENTITY = ("machine", "vm", "vcpu", "tid")
@@ -44,6 +44,7 @@ def document(analysis: Analysis) -> dict[str, Any]:
         "schema_version": SCHEMA_VERSION,
         "tool": {"name": "apftrace", "version": tool_version()},
         "inputs": [_input(one) for one in analysis.inputs],
+        "guests": [_guest(one) for one in analysis.guests],
         "verdict": analysis.verdict,
         "headline": analysis.headline,
         "unsafe": list(analysis.unsafe),
@@ -83,6 +84,26 @@ def _input(one: Input) -> dict[str, Any]:
         "lost": {"events": one.lost_events, "cpus": sorted(one.lost_cpus)},
         "first_ns": one.first_ns,
         "last_ns": one.last_ns,
+        "notes": list(one.notes),
+    }
+
+
+def _guest(one: GuestLink) -> dict[str, Any]:
+    return {
+        "machine": one.machine,
+        "vm": one.vm,
+        "method": one.method,
+        "how": one.how,
+        "offset_ns": one.offset,
+        "offset_least_ns": one.low,
+        "offset_most_ns": one.high,
+        "within_ns": one.within,
+        "typical_ns": one.typical,
+        "drift_ppm": _number(one.drift_ppm),
+        "inequalities": {"hold": one.bounds, "broken": one.broken},
+        "lives": {"told": one.lives, "joined": one.joined},
+        "contradictions": list(one.contradictions),
+        "refused": one.refused,
         "notes": list(one.notes),
     }
 
@@ -136,7 +157,7 @@ def _finding(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _phase(phase: str) -> str:
-    return phase if phase == "total" else phase.upper()
+    return phase if phase in ("total", "e2e") else phase.upper()
 
 
 def _number(value: Any) -> Any:

@@ -74,7 +74,7 @@ def prepare(
         asides=accounting_asides(analysis.accounting),
         broken=broken_identities(analysis.accounting),
         vcpus=tuple(_vcpu(row, several=several) for row in analysis.vcpus.iter_rows(named=True)),
-        inputs=environment(analysis.inputs),
+        inputs=environment(analysis.inputs, analysis.guests, time_unit(analysis)),
         gaps=gaps_in_words(analysis.losses, time_unit(analysis)),
         not_run=tuple(
             NotRun(visible(one.rule), tuple(visible(event) for event in one.missing))

@@ -37,6 +37,8 @@ _BULK = 0.02
 _GAP = 1.5  # lines above a lane, for its name
 _LANE = ("machine", "vm", "vcpu", "tid")
 _SEGMENTS = ("p1", "p2", "p12", "p3", "p4", "p5")
+_BEYOND = ("p6", "p7")
+"""Phases in the guest: P6 overlaps the end of P5, because the guest wakes its task before it ACKs."""
 
 Row = dict[str, Any]
 
@@ -102,7 +104,7 @@ def distribution(faults: pl.DataFrame, kind: str) -> Series:
     lives = faults.filter(pl.col("kind") == kind)
     split = lives["p1"].count() or lives["p2"].count()
     rows: list[Row] = []
-    for phase in ("total", *_SEGMENTS):
+    for phase in ("total", *_SEGMENTS, *_BEYOND):
         values = lives[phase].drop_nulls().sort()
         if len(values) < FEWEST or (phase == "p12" and split):
             continue
@@ -296,6 +298,11 @@ def _segments(row: Row) -> Iterator[tuple[str, int, int]]:
         if length is not None and not (phase == "p12" and split):
             yield phase_label(phase), now, now + length
             now += length
+    if row["running"] is not None:
+        for phase, until in zip(_BEYOND, (row["running"], row["retry"]), strict=True):
+            if until is not None and until > now:
+                yield phase_label(phase), now, until
+                now = until
     if row["total"] is None and row["end"] is not None and row["end"] > now:
         yield "lost" if row["outcome"] == "lost" else "open", now, row["end"]
 

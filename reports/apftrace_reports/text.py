@@ -196,7 +196,8 @@ def _phase_row(row: LatencyRow, unit: str) -> str:
 def _slowest(data: ReportData) -> list[str]:
     if not data.slowest:
         return []
-    phases = data.life_phases
+    # The width of a mail holds the host's phases; those in the guest stand in words below.
+    phases = [phase for phase in data.life_phases if phase not in ("p6", "p7")]
     head = f"{'SLOWEST':<18}" + "".join(f"{name:>9}" for name in ("total", *map(phase_label, phases)))
     out = [head]
     for life in data.slowest:
@@ -210,6 +211,8 @@ def _life_words(life: Life, unit: str) -> str:
     words = [life.where, life.kind, life.outcome, f"not_present at {instant(life.not_present, unit)}"]
     if life.blocker:
         words.append(f"waited for the ACK of {life.blocker}")
+    beyond = [(phase, life.phases[phase]) for phase in ("p6", "p7") if life.phases[phase] is not None]
+    words += [f"{phase_label(phase)} {_short(length, unit)}" for phase, length in beyond]
     return ", ".join(word for word in words if word)
 
 

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from apftrace.model.rules import delivery, faulting, guest, late, lost, pages, readies, record, tokens
+from apftrace.model.rules import (
+    delivery,
+    faulting,
+    guest,
+    guest_waits,
+    late,
+    lost,
+    pages,
+    readies,
+    record,
+    tokens,
+)
 
 if TYPE_CHECKING:
     from apftrace.model.rules.base import Rule
@@ -18,6 +29,7 @@ CATALOGUE: tuple[Rule, ...] = (
     *faulting.RULES,
     *pages.RULES,
     *guest.RULES,
+    *guest_waits.RULES,
     *record.RULES,
 )
 """Every rule; ids are unique and stable."""

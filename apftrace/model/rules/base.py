@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypedDict, cast
 
 from apftrace.model import tracepoints as tp
+from apftrace.model.guest.hooks import FUNCTIONS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -22,11 +23,15 @@ PROVED, LIKELY, POSSIBLE = "proved", "likely", "possible"
 
 
 class Finding(TypedDict, total=False):
-    """What a rule states; the table ``findings`` says what each key means. ``seqs`` are anchor rows."""
+    """What a rule states; the table ``findings`` says what each key means. ``seqs`` are anchor rows.
+
+    ``machine`` is the host where it is not stated; ``seen`` is evidence from a guest.
+    """
 
     severity: str
     confidence: str
     tid: int | None
+    machine: str
     token: int | None
     gva: int | None
     ts: int | None
@@ -36,6 +41,7 @@ class Finding(TypedDict, total=False):
     blocker: int | None
     message: str
     seqs: list[int | None]
+    seen: list[dict[str, object]]
     ruled_out: list[str]
     not_ruled_out: list[str]
 
@@ -56,6 +62,7 @@ class Rule:
         remedy: what to do or record next.
         bugs: known kernel bugs with this signature.
         times: it compares durations, so it needs a clock that measures time.
+        guest: kinds of hit (``guest.hooks``) that a guest's trace must show.
         find: the rule itself.
     """
 
@@ -71,15 +78,29 @@ class Rule:
     remedy: str = ""
     bugs: tuple[str, ...] = field(default=())
     times: bool = False
+    guest: tuple[str, ...] = ()
 
     def missing(self, case: Case) -> tuple[str, ...]:
         """Return what the rule needs and the trace does not have: names of tracepoints, a usable clock."""
         missing = tuple(tp.NAMES[k] for k in self.needs if not case.rec.has(k))
+        if self.guest:
+            missing += self._missing_of_guests(case)
         return (
             missing
             if case.rec.measures_time or not self.times
             else (*missing, "a trace clock that measures time")
         )
+
+    def _missing_of_guests(self, case: Case) -> tuple[str, ...]:
+        if not case.guests:
+            return ("a guest's trace",)
+        lacking = [kind for kind in self.guest if not any(side.rec.has(kind) for side in case.guests)]
+        return tuple(f"{function_of(kind)} in the guest" for kind in lacking)
+
+
+def function_of(kind: str) -> str:
+    """Return the guest's function that a kind of hit shows."""
+    return next((name for name, of in FUNCTIONS.items() if of == kind), kind)
 
 
 LIFE_SEQS = ("life", "completed_seq", "ready_seq", "acc_seq", "inj_seq", "ack_seq")
@@ -117,7 +138,7 @@ def duration(case: Case, value: int | float | None) -> str:
         return f"{int(value)} ticks"
     for size, unit in ((1_000_000_000, "s"), (1_000_000, "ms"), (1_000, "µs")):
         if abs(value) >= size:
-            return f"{value / size:.3g} {unit}" if abs(value) < 1000 * size else f"{value / size:.0f} {unit}"
+            return f"{value / size:.3g} {unit}" if abs(value) < 999.5 * size else f"{value / size:.0f} {unit}"
     return f"{int(value)} ns"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from apftrace_parsers.base import SourceInfo
+from apftrace_parsers.base import SourceInfo, TickRate
 from apftrace_parsers.tracedat.timesync import NS_CLOCKS
 
 if TYPE_CHECKING:
@@ -32,9 +32,23 @@ def info_of(meta: Meta, path: str) -> SourceInfo:
         instances=tuple(dict.fromkeys(["", *(b.name for b in options.buffers)])),
         comms=comms_of(meta.cmdlines),
         trace_id=options.trace_id,
+        peer=_peer(options),
+        ticks=_tick_rate(options),
         guests=tuple(options.guests),
         options=_further(options),
     )
+
+
+def _peer(options: Options) -> int | None:
+    shift = options.time_shift
+    return shift.peer if shift is not None and any(cpu.times for cpu in shift.cpus) else None
+
+
+def _tick_rate(options: Options) -> TickRate | None:
+    tsc = options.tsc2nsec
+    if tsc is None or not tsc.mult:
+        return None
+    return TickRate(tsc.mult, tsc.shift, options.date_ns + options.offset_ns)
 
 
 def clock_name(options: Options) -> str:
