@@ -81,6 +81,8 @@ def correlate(rec: Recording, *, late_after: int | None = None, clock_is_ns: boo
     born = lives.begin(rec)
     paired = lives.pair(born, lives.readies(rec))
     rows = lives.with_ready(born, paired)
+    # From here on the lives carry these readings, and they are long.
+    paired = paired.select(pl.exclude("^ready_.*$"))
     tries = lives.tries(rec)
     rows = completion.with_completed(rec, rows)
     rows = phases.with_readings(rec, rows)
@@ -173,7 +175,7 @@ def _with_delivery(
     delivered = delivery.imply_from_acks(delivered, matched)
     delivered = delivery.with_virq(rec, delivered, vectors)
     delivered = delivery.assign_implied(delivered, rows)
-    facts = delivered.filter(pl.col("life").is_not_null()).unique("life", keep="first", maintain_order=True)
+    facts = delivered.filter(pl.col("life").is_not_null() & pl.col("life").is_first_distinct())
     carried = facts.select(
         "life", "vec", "accepted", "injected", "acked",
         pl.col("^(acc|inj|ack)_.*$"),

@@ -124,8 +124,9 @@ def deliveries(rec: Recording, paired: pl.DataFrame, lives: pl.DataFrame, vector
     known = vectors.known(pl.col("tid"), pl.col("vec"))
     after = took.filter("after_ready").select("of", pl.col("ts").alias("accepted"), "vec", pl.col("^acc_.*$"))
     traced = paired.join(after, left_on="seq", right_on="of", how="left", maintain_order="left")
-    told = lives.filter(pl.col("pf_injected").is_not_null())["life"]
-    due = pl.col("broadcast") | pl.col("life").is_in(told.implode())
+    hints = lives.select("life", pl.col("pf_injected").is_not_null().alias("told"), "kind_hint")
+    traced = traced.join(hints, on="life", how="left", maintain_order="left")
+    due = pl.col("broadcast") | pl.col("told").fill_null(value=False)
     if rec.has(tp.ACCEPT):
         # After a halt-form ready the next event may be any interrupt's accept; a strange vector is the
         # page-ready one only where a delivery was due and nothing else ever uses that vector.
@@ -144,11 +145,7 @@ def deliveries(rec: Recording, paired: pl.DataFrame, lives: pl.DataFrame, vector
     readings = [c for c in traced.columns if c.startswith("acc_")]
     # A halt-form ready raises no vector (R10): an accept right after one may belong to a ready that was not
     # traced. ``doubted`` keeps the life that the order of rows names, in case no other can be meant.
-    halts = (
-        pl.col("life")
-        .is_in(lives.filter(pl.col("kind_hint") == "halt")["life"].implode())
-        .fill_null(value=False)
-    )
+    halts = (pl.col("kind_hint") == "halt").fill_null(value=False)
     traced = traced.with_columns(
         pl.when(halts & pl.col("accepted").is_not_null()).then("accepted").otherwise("ready").alias("start"),
         pl.when(halts).then(pl.lit("accept")).alias("implied"),
@@ -271,7 +268,7 @@ def with_virq(rec: Recording, delivered: pl.DataFrame, vectors: Vectors) -> pl.D
         pl.col("delivery").is_not_null()
         & (pl.col("acked").is_null() | (pl.col("injected") <= pl.col("acked")))
     )
-    firsts = hit.unique("delivery", keep="first", maintain_order=True).drop("seq", "tid", "acked")
+    firsts = hit.filter(pl.col("delivery").is_first_distinct()).drop("seq", "tid", "acked")
     return delivered.join(firsts, left_on="seq", right_on="delivery", how="left", maintain_order="left")
 
 

@@ -27,7 +27,10 @@ def reading(kind: int, prefix: str) -> list[pl.Expr]:
 
 
 def begin(rec: Recording) -> pl.DataFrame:
-    """Return one row per not_present: life, not_present, cpu, tid, token, gva, use and its reading."""
+    """Return one row per not_present: life, not_present, cpu, tid, token, gva, use, next_of_token and its reading.
+
+    ``next_of_token`` is the instant at which the token is given out again.
+    """
     return (
         rec.kind(tp.NOT_PRESENT)
         .select(
@@ -40,7 +43,10 @@ def begin(rec: Recording) -> pl.DataFrame:
             pl.col("entries").alias("np_entries"),
             *_of_try(rec),
         )
-        .with_columns(pl.int_range(1, pl.len() + 1, dtype=pl.Int32).over("tid", "token").alias("use"))
+        .with_columns(
+            pl.int_range(1, pl.len() + 1, dtype=pl.Int32).over("tid", "token").alias("use"),
+            pl.col("not_present").shift(-1).over("tid", "token").alias("next_of_token"),
+        )
     )
 
 

@@ -26,8 +26,13 @@ _MEMORY_FAULT = 39
 
 def _refault_loop(case: Case) -> Iterable[Finding]:
     quick = min(AT_ONCE_NS, case.late_after["p12"]) if case.clock_is_ns else case.late_after["p12"]
-    steps = case.lives.select("life", "tid", "gfn", "not_present", "ready", "p12", "end").sort(
-        "tid", "gfn", "life"
+    followed = case.lives.filter(
+        (pl.col("next_of_gfn") - pl.col("ready") <= quick) & (pl.col("p12") <= quick)
+    ).select("tid", "gfn")
+    steps = (
+        case.lives.select("life", "tid", "gfn", "not_present", "ready", "p12", "end")
+        .join(followed.unique(), on=["tid", "gfn"], how="semi")
+        .sort("tid", "gfn", "life")
     )
     same = (pl.col("tid") == pl.col("tid").shift(1)) & (pl.col("gfn") == pl.col("gfn").shift(1))
     at_once = (pl.col("not_present") - pl.col("ready").shift(1) <= quick) & (pl.col("p12").shift(1) <= quick)
