@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 ATTEMPTS = 3
 """Workers that may die over a task before it is to blame: one may be the victim of somebody else."""
 
+COMMAND = (sys.executable, "-m", "apftrace.batch.worker")
+"""A fresh interpreter, not a fork: polars has threads."""
+
 _LOOK = 0.05
 _PIPE = 1 << 20
 _ROOMY = 1 << 30
@@ -131,8 +134,8 @@ class Child:
         if self._process is None or self._process.poll() is not None:
             self._end()
             self._decoder = Decoder()
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "apftrace.batch.worker"],
+            self._process = subprocess.Popen(  # noqa: S603 - ourselves
+                COMMAND,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
