@@ -225,6 +225,7 @@ def record(analysis: Analysis, info: SourceInfo) -> dict[str, Any]:
             "outcomes": _counted(analysis.faults, "outcome"),
             "findings": _counted(analysis.findings, "severity"),
             "rules": _rules(analysis.findings),
+            "late": _counted(analysis.findings.filter(rule="late-wakeup"), "phase"),
         },
         "loss": {"events": one.lost_events, "cpus": list(one.lost_cpus)},
         "latency_ns": {

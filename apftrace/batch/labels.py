@@ -42,7 +42,7 @@ class Labels:
         """Take in a sidecar; return what is wrong with it, null when nothing is."""
         try:
             data = json.loads(content)
-        except ValueError:
+        except (ValueError, RecursionError):
             return "no JSON"
         if not isinstance(data, dict) or not all(isinstance(data.get(one, ""), str) for one in LABELS):
             return "no object with texts for kernel, host and job"

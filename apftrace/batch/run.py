@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field, replace
+from collections import Counter
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from apftrace import __version__
 from apftrace.batch import dataset, runs
+from apftrace.batch.allow import AllowList, read_allow_list, today
+from apftrace.batch.baseline import compared, read_baseline
 from apftrace.batch.job import Task
 from apftrace.batch.labels import Labels
 from apftrace.batch.limits import Limits
+from apftrace.batch.overview import Batch, change_key, with_allowed, worth_a_page
 from apftrace.batch.pool import Pool
 from apftrace.batch.runs import Entry
 from apftrace.batch.sources import Item, Sidecar, Walk
@@ -21,12 +25,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
+    from apftrace.batch.baseline import Change
     from apftrace.batch.children import Caps, Outcome
 
 RESULT_VERSION = 1
 """Goes up when a result means something else than before: those in a store are made anew then."""
 
-MADE = ("batch.json", "runs.jsonl", "faults", "findings")
+MADE = ("batch.json", "runs.jsonl", "faults", "findings", "reports", "index.html", "summary.md", "junit.xml")
 """What a batch leaves in its folder, the sign that it is complete first: it goes first and comes last."""
 
 
@@ -61,6 +66,12 @@ class Settings:
         limits: what archives may hold.
         late_after: see :func:`apftrace.analyze`.
         patterns: see :class:`apftrace.batch.labels.Labels`.
+        reports: how many traces get a report of their own at most.
+        baseline: folder of an earlier batch, or its runs.jsonl.
+        group_by: labels by which the baseline is compared.
+        min_effect: how much slower a phase must at least be to matter, as a fraction.
+        allow: allow-list.
+        fail_on: severity from which on a finding fails the batch.
     """
 
     sources: tuple[str, ...]
@@ -70,6 +81,12 @@ class Settings:
     limits: Limits = field(default_factory=Limits)
     late_after: int | None = None
     patterns: tuple[str, ...] = ()
+    reports: int = 20
+    baseline: Path | None = None
+    group_by: tuple[str, ...] = ("kernel",)
+    min_effect: float = 0.1
+    allow: Path | None = None
+    fail_on: str = "error"
 
     def decisive(self) -> dict[str, Any]:
         """Return all that decides what the result of an input is."""
@@ -81,50 +98,72 @@ class Settings:
         }
 
 
-@dataclass(frozen=True)
-class Batch:
-    """A finished batch: the line of every input, in the order of their paths."""
-
-    lines: list[dict[str, Any]]
-
-    @property
-    def analysed(self) -> list[dict[str, Any]]:
-        """The lines of the inputs that have a verdict."""
-        return runs.analysed(self.lines)
-
-    @property
-    def failed(self) -> list[dict[str, Any]]:
-        """The lines of the inputs that should have one and have none."""
-        return [line for line in self.lines if line["status"] in runs.FAILED]
-
-
 def run_batch(settings: Settings, progress: Progress) -> Batch:
     """Do a batch and write all that comes out of it.
 
     Raises:
-        Busy: another batch writes into the same folder.
-        NoRoom: temporary files cannot be written.
-        BadPattern: a path pattern means nothing.
-        OSError: the output folder cannot be written.
+        ApftraceError: the folder is in use, temporary files cannot be written, or a path pattern, the baseline or
+            the allow-list means nothing.
+        OSError: the output folder cannot be written, the baseline or the allow-list cannot be read.
     """
     labels = Labels(settings.patterns)
+    allow = read_allow_list(settings.allow, today()) if settings.allow else AllowList()
+    before = read_baseline(settings.baseline) if settings.baseline else None
     with Store(settings.output, settings.decisive(), settings.caps) as store:
         work = _Work(settings, store, labels, progress)
-        entries = work.analyse()
-        batch = Batch(runs.lines(entries, store, labels))
-        with store.replacing(MADE) as fresh:
-            dataset.write(batch.analysed, store, fresh)
-            (fresh / "runs.jsonl").write_bytes(runs.jsonl(batch.lines))
-            (fresh / "batch.json").write_bytes(_sign(settings, batch))
+        lines = [with_allowed(line, allow) for line in runs.lines(work.analyse(), store, labels)]
+        batch = _concluded(lines, before, allow, settings)
+        work.pages(batch)
+        _write(batch, store, settings)
     return batch
 
 
-def _sign(settings: Settings, batch: Batch) -> bytes:
-    counts: dict[str, int] = {}
-    for line in batch.lines:
-        counts[line["status"]] = counts.get(line["status"], 0) + 1
-    content = {"settings": settings.decisive(), "inputs": counts}
+def _concluded(
+    lines: list[dict[str, Any]], before: list[dict[str, Any]] | None, allow: AllowList, settings: Settings
+) -> Batch:
+    comparison = None if before is None else compared(before, lines, settings.group_by, settings.min_effect)
+    allowed = {}
+    for change in comparison.regressions if comparison else ():
+        reason = allow.reason(change.id, change.group)
+        if reason is not None:
+            allowed[change_key(change)] = reason
+    return Batch(lines, comparison, allow.remarks(), allowed, settings.fail_on)
+
+
+def _write(batch: Batch, store: Store, settings: Settings) -> None:
+    from apftrace_reports.batch import html, junit, markdown
+
+    with store.replacing(MADE) as fresh:
+        (fresh / "reports").mkdir()
+        for line in batch.analysed:
+            page = store.page(line["sha256"], line["path"])
+            if line["report"]:
+                (fresh / line["report"]).write_bytes(page.read_bytes())
+        dataset.write(batch.analysed, store, fresh)
+        (fresh / "junit.xml").write_bytes(junit.render(batch))
+        (fresh / "summary.md").write_bytes(markdown.render(batch))
+        (fresh / "index.html").write_bytes(html.render(batch))
+        (fresh / "runs.jsonl").write_bytes(runs.jsonl(batch.lines))
+        (fresh / "batch.json").write_bytes(_sign(batch, settings))
+
+
+def _sign(batch: Batch, settings: Settings) -> bytes:
+    statuses = Counter(line["status"] for line in batch.lines)
+    content = {
+        "settings": settings.decisive(),
+        "verdict": batch.verdict,
+        "headline": batch.headline,
+        "inputs": dict(statuses),
+        "verdicts": dict(Counter(line["verdict"] for line in batch.analysed)),
+        "changes": [_told(change, batch) for change in batch.comparison.changes]
+        if batch.comparison
+        else None,
+    }
     return (json.dumps(content, sort_keys=True, indent=2) + "\n").encode()
+
+
+def _told(change: Change, batch: Batch) -> dict[str, Any]:
+    return asdict(change) | {"allowed": batch.allowed_changes.get(change_key(change))}
 
 
 @dataclass
@@ -137,7 +176,7 @@ class _Work:
     def analyse(self) -> list[Entry]:
         """Have every input analysed that has no result yet; return what became of each."""
         walk = self._walk()
-        entries = []
+        entries: list[Entry] = []
         runner: Runner = Pool(self.settings.jobs, self.settings.caps, self.store.is_known)
         for item, outcome in runner.run(self._items(walk), self._task):
             entry, result, took = self._settled(item, outcome)
@@ -145,8 +184,31 @@ class _Work:
             self.progress.done(entry, result, took, item.weight, walk.total)
         return entries
 
-    def _walk(self) -> Walk:
-        return Walk(self.settings.limits, self.store.temporary, skip=self.settings.output.resolve())
+    def pages(self, batch: Batch) -> None:
+        """Have the reports made that are not there yet, and note in the lines where they are."""
+        chosen = set(worth_a_page(batch, self.settings.reports))
+        missing = set()
+        for line in batch.lines:
+            if line["path"] in chosen:
+                line["report"] = f"reports/{runs.run_id(line)}.html"
+                if not self.store.page(line["sha256"], line["path"]).exists():
+                    missing.add(line["path"])
+        if not missing:
+            return
+        walk = self._walk(wanted=missing.__contains__)
+        items = (item for item in self._items(walk) if item.path in missing)
+        reports = {line["path"]: line for line in batch.lines if line["path"] in missing}
+        runner: Runner = Pool(self.settings.jobs, self.settings.caps, lambda _: False)
+        for item, outcome in runner.run(items, lambda item: self._task(item, "page")):
+            line = reports[item.path]
+            if outcome is None or not outcome.answer.blobs or outcome.sha256 != line["sha256"]:
+                line["report"] = None
+                self.progress.say(f"{item.path}: no report could be made: {_why(outcome)}")
+            else:
+                self.store.put(outcome.answer.blobs[0], self.store.page(line["sha256"], item.path))
+
+    def _walk(self, wanted: Callable[[str], bool] = lambda _: True) -> Walk:
+        return Walk(self.settings.limits, self.store.temporary, self.settings.output.resolve(), wanted)
 
     def _items(self, walk: Walk) -> Iterator[Item]:
         for found in walk.sources(self.settings.sources):
@@ -184,3 +246,9 @@ class _Work:
         if not outcome.sha256 or answer.data["status"] == "crashed":
             entry = replace(entry, status=answer.data["status"], reason=answer.data["reason"])
         return entry, answer.data, outcome.took
+
+
+def _why(outcome: Outcome | None) -> str:
+    if outcome is None:
+        return "it is not there any more"
+    return str(outcome.answer.data.get("reason", "it changed meanwhile"))

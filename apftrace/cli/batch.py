@@ -13,9 +13,11 @@ from apftrace.cli.analyze import nanoseconds
 from apftrace.cli.screen import say
 
 if TYPE_CHECKING:
-    from apftrace.batch.run import Batch
+    from apftrace.batch.overview import Batch
 
 _SEVERITIES = ("error", "warning", "info")
+_LABELS = ("kernel", "host", "job")
+_STEP_SUMMARY = 1 << 20
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 
 
@@ -74,6 +76,37 @@ class Size(click.ParamType[int]):
 )
 @click.option("--late-after", metavar="TIME", help="As for analyze.")
 @click.option(
+    "--reports",
+    type=click.IntRange(0),
+    default=20,
+    show_default=True,
+    help="Traces that get a page of their own at most: those with errors, then those with the longest lives.",
+)
+@click.option(
+    "--baseline",
+    type=click.Path(path_type=Path, exists=True),
+    help="Folder of an earlier batch, or its runs.jsonl: say what changed since.",
+)
+@click.option(
+    "--group-by",
+    metavar="LABELS",
+    default="kernel",
+    show_default=True,
+    help="Labels by which the baseline is compared: kernel, host, job, several with commas, or none.",
+)
+@click.option(
+    "--min-effect",
+    type=click.FloatRange(0),
+    default=10,
+    show_default=True,
+    help="Percent by which a phase must have become slower to matter.",
+)
+@click.option(
+    "--allow",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="TOML file of what is known: rule, scope, reason, and when that expires.",
+)
+@click.option(
     "--fail-on",
     type=click.Choice((*_SEVERITIES, "never")),
     default="error",
@@ -90,6 +123,11 @@ def batch(
     max_size: int,
     patterns: tuple[str, ...],
     late_after: str | None,
+    reports: int,
+    baseline: Path | None,
+    group_by: str,
+    min_effect: float,
+    allow: Path | None,
     fail_on: str,
     exit_zero: bool,
 ) -> None:
@@ -99,16 +137,21 @@ def batch(
     run with the same folder takes up what is there and leaves the same bytes as one that nobody stopped.
 
     \b
-    Exit status: 0 no finding at --fail-on, 1 there is one, 2 usage, 3 nothing could be read,
-    4 some inputs could not be read, or a verdict is unsafe.
+    Exit status: 0 no finding at --fail-on, 1 there is one that is not allowed, or a regression, 2 usage,
+    3 nothing could be read, 4 some inputs could not be read, or a verdict is unsafe.
 
     \b
     Example:
       apftrace batch nightly/ artifacts.zip -o results
       apftrace batch 's3://bucket/traces/**/*.dat' -o results --labels '{kernel}/{host}/*.dat'
+      apftrace batch nightly/ -o results --baseline last-week/ --allow known.toml
     """
     threshold = nanoseconds(late_after)
+    groups = _groups(group_by)
+    from apftrace.batch.allow import BadAllowList
+    from apftrace.batch.baseline import BadBaseline
     from apftrace.batch.children import Caps
+    from apftrace.batch.labels import BadPattern
     from apftrace.batch.limits import Limits
     from apftrace.batch.run import Settings, run_batch
     from apftrace.cli.progress import progress
@@ -122,10 +165,39 @@ def batch(
         limits=Limits(size=max_size),
         late_after=threshold,
         patterns=patterns,
+        reports=reports,
+        baseline=baseline,
+        group_by=groups,
+        min_effect=min_effect / 100,
+        allow=allow,
+        fail_on=fail_on,
     )
-    with progress() as shown:
-        done = run_batch(settings, shown)
-    sys.exit(0 if exit_zero else status(done, fail_on))
+    try:
+        with progress() as shown:
+            done = run_batch(settings, shown)
+            shown.finished(done)
+    except (BadPattern, BadBaseline, BadAllowList) as error:
+        raise click.UsageError(str(error)) from None
+    _tell_github(output)
+    sys.exit(0 if exit_zero else status(done))
+
+
+def _groups(text: str) -> tuple[str, ...]:
+    groups = tuple(part.strip() for part in text.split(",") if part.strip() not in {"", "none"})
+    if not set(groups) <= set(_LABELS) or len(set(groups)) != len(groups):
+        raise click.BadParameter(
+            f"{text!r} is none of {', '.join(_LABELS)}, each once", param_hint="--group-by"
+        )
+    return groups
+
+
+def _tell_github(output: Path) -> None:
+    """Append the summary to that of the job; where the runner wants it, and only whole."""
+    target = os.environ.get("GITHUB_STEP_SUMMARY")
+    summary = (output / "summary.md").read_bytes()
+    if target and len(summary) < _STEP_SUMMARY:
+        with Path(target).open("ab") as file:
+            file.write(summary)
 
 
 def _listed(sources: tuple[str, ...]) -> list[str]:
@@ -144,14 +216,11 @@ def _share(workers: int) -> int:
     return int(whole * 0.7 / workers)
 
 
-def status(done: Batch, fail_on: str) -> int:
+def status(done: Batch) -> int:
     """Return the exit status: 1 beats 3 and 4, because a finding stands whatever else failed."""
-    if fail_on != "never":
-        severe = _SEVERITIES[: _SEVERITIES.index(fail_on) + 1]
-        if any(line["counts"]["findings"].get(one) for line in done.analysed for one in severe):
-            return 1
+    if done.is_failing:
+        return 1
     if not done.analysed:
         say("no trace could be analysed")
         return 3
-    unsafe = any(line["unsafe"] or line["verdict"] == "unusable" for line in done.analysed)
-    return 4 if done.failed or unsafe else 0
+    return 4 if done.is_unsafe else 0

@@ -8,12 +8,12 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TextIO
 
-from apftrace.cli.screen import say
+from apftrace.cli.screen import printable, say
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from apftrace.batch.run import Progress
+    from apftrace.batch.overview import Batch
     from apftrace.batch.runs import Entry
 
 _OFTEN = 0.1
@@ -29,6 +29,9 @@ class Silent:
     def say(self, words: str) -> None:
         """Print it."""
         say(words)
+
+    def finished(self, batch: Batch) -> None:
+        """Ignore it."""
 
     def close(self) -> None:
         """Do nothing."""
@@ -54,6 +57,22 @@ class JsonLines(Silent):
             "verdict": result.get("verdict"),
             "took_seconds": round(took, 3),
         }
+        self._write(line)
+
+    def finished(self, batch: Batch) -> None:
+        """Print the last line: the verdict on all of it."""
+        self._write(
+            {
+                "event": "end",
+                "verdict": batch.verdict,
+                "headline": batch.headline,
+                "analysed": len(batch.analysed),
+                "failed": len(batch.failed),
+                "regressions": len(batch.regressions),
+            }
+        )
+
+    def _write(self, line: dict[str, Any]) -> None:
         self._out.write(json.dumps(line, sort_keys=True) + "\n")
         self._out.flush()
 
@@ -66,6 +85,7 @@ class Bar(Silent):
         self._start = time.monotonic()
         self._next = 0.0
         self._inputs = self._failed = self._bytes = self._total = 0
+        self._after = ""
 
     def done(self, entry: Entry, result: dict[str, Any], took: float, weight: int, total: int) -> None:
         """Count it, and draw the line anew when it is time."""
@@ -93,9 +113,15 @@ class Bar(Silent):
         self._out.write("\r\x1b[K")
         say(words)
 
+    def finished(self, batch: Batch) -> None:
+        """Print the verdict below the bar."""
+        self._after = f"{batch.verdict.upper()}: {batch.headline}"
+
     def close(self) -> None:
         """Leave the last state on the screen."""
         self._out.write(f"\r\x1b[K{self.line(time.monotonic() - self._start)}\n")
+        if self._after:
+            self._out.write(f"{printable(self._after)}\n")
         self._out.flush()
 
 
@@ -106,7 +132,7 @@ def _clock(seconds: float) -> str:
 
 
 @contextmanager
-def progress() -> Iterator[Progress]:
+def progress() -> Iterator[Silent]:
     """Give what fits: a bar where stderr is a terminal, JSON lines where stdout is none."""
     shown = Bar(sys.stderr) if sys.stderr.isatty() and sys.stdout.isatty() else JsonLines(sys.stdout)
     try:

@@ -174,7 +174,7 @@ def outstanding_chart(series: Series, view: View, strips: Series) -> alt.LayerCh
 
 def spec(chart: alt.Chart | alt.LayerChart, series: Series, strips: Series) -> dict[str, Any]:
     """Return the Vega-Lite spec of a chart with its rows, in the look of the page."""
-    whole: dict[str, Any] = chart.configure(**_look()).to_dict(validate=False)
+    whole: dict[str, Any] = chart.configure(**look()).to_dict(validate=False)
     # The rows join the finished spec: altair would copy and check every one of them, several times.
     rows = {"rows": series.rows, "lanes": _lanes(series), **series.more}
     rows |= {"gaps": strips.rows, "strips": _lanes(strips)}
@@ -190,7 +190,8 @@ def _data_names(whole: dict[str, Any]) -> set[str]:
     return {part["data"]["name"] for part in (whole, *whole.get("layer", ())) if "data" in part}
 
 
-def _look() -> dict[str, Any]:
+def look() -> dict[str, Any]:
+    """Return the configuration that gives every chart the look of the page."""
     return {
         "font": FONT,
         "background": "transparent",
@@ -283,6 +284,18 @@ def _time(channel: Any, view: View) -> Any:
     return channel.title(title).scale(domain=view.span(), nice=False).axis(tickCount=8)
 
 
+def log_axis(channel: Any, low: float, high: float) -> Any:
+    """Return the channel on a log axis of durations in ns."""
+    domain = [low * 0.8, high * 1.25]
+    axis = alt.Axis(values=log_ticks(*domain), labelExpr=human("datum.value", "~g"))
+    return channel.scale(type="log", domain=domain, nice=False).axis(axis)
+
+
+def human(value: str, form: str) -> str:
+    """Return the expression that shows a number of ns as people read it."""
+    return _HUMAN.format(v=value, f=form)
+
+
 def _log(channel: Any, series: Series, view: View, inside: int | None = None) -> Any:
     durations = [row["ns"] for row in series.rows]
     low, high = min(durations), max(durations)
@@ -327,7 +340,7 @@ def _span(view: View) -> str:
 
 
 def _human(value: str, form: str, view: View) -> str:
-    return _HUMAN.format(v=value, f=form) if view.unit == "ns" else f"format({value}, ',')"
+    return human(value, form) if view.unit == "ns" else f"format({value}, ',')"
 
 
 def _title(words: str, view: View, shown: str = "") -> str:
