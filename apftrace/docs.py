@@ -46,7 +46,9 @@ def cli_page() -> str:
 
 
 def _command(command: click.Command) -> Iterator[str]:
-    pieces = command.collect_usage_pieces(click.Context(command))
+    # With the names of the real command line: click remembers the first that it hears.
+    context = click.Context(command, help_option_names=cli.context_settings["help_option_names"])
+    pieces = command.collect_usage_pieces(context)
     usage = " ".join(["apftrace", str(command.name), *pieces])
     yield from ("```", usage, "```", "")
     yield from _help(command.help or "")
