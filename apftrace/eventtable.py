@@ -68,8 +68,7 @@ def union(formats: Sequence[EventFormat]) -> tuple[pa.Schema, dict[int, dict[str
     event's name (``event.field``).
     """
     columns: dict[str, pa.DataType] = {
-        "ts": pa.int64(), "cpu": pa.int32(), "tid": pa.int32(), "comm": pa.string(), "event": _NAME,
-        "instance": pa.string(),
+        "ts": pa.int64(), "cpu": pa.int32(), "tid": pa.int32(), "comm": _NAME, "event": _NAME, "instance": _NAME,
     }  # fmt: skip
     named: dict[int, dict[str, str]] = {}
     for form in formats:
@@ -196,7 +195,8 @@ def _unmerge(
 ) -> pa.RecordBatch:
     import pyarrow.compute as pc
 
-    batch = batch.filter(pc.not_equal(batch.column("pick"), MISSED))
+    if pc.min(batch.column("pick")).as_py() == MISSED:
+        batch = batch.filter(pc.not_equal(batch.column("pick"), MISSED))
     pick = batch.column("pick")
     have = {
         "ts": batch.column("ts"),
@@ -204,13 +204,20 @@ def _unmerge(
         "tid": batch.column("tid"),
         "comm": comms.of(batch.column("tid")),
         "event": pa.DictionaryArray.from_arrays(pick, names),
-        "instance": pa.repeat(pa.scalar("", pa.string()), batch.num_rows),
+        "instance": pa.DictionaryArray.from_arrays(
+            pa.repeat(pa.scalar(0, pa.int32()), batch.num_rows), pa.array([""], pa.string())
+        ),
     }
     for column, letters in places.items():
-        values = pa.nulls(batch.num_rows, pa.int64())
+        values = pa.scalar(None, pa.int64())
         for letter, numbers in letters.items():
-            mine = pc.is_in(pick, pa.array(numbers, pa.int32()))
-            values = pc.if_else(mine, batch.column(letter), values)
+            holds = pa.array([n in numbers for n in range(len(names))]).take(pick)
+            data = batch.column(letter)
+            if len(letters) == 1 and not data.offset:
+                # The values stay where they are; the mask says which of them are the column's.
+                values = pa.Array.from_buffers(data.type, len(data), [holds.buffers()[1], data.buffers()[1]])
+            else:
+                values = pc.if_else(holds, data, values)
         kind = schema.field(column).type
         # The stream carries uint64 as its bit pattern.
         have[column] = values.view(kind) if kind == pa.uint64() else values.cast(kind, safe=False)

@@ -113,9 +113,11 @@ def _arrow(rows: pa.RecordBatchReader, file: BinaryIO) -> None:
 def _parquet(rows: pa.RecordBatchReader, file: BinaryIO) -> None:
     import pyarrow.parquet as pq
 
-    # A dictionary pays for names; for stamps and addresses it only costs time.
-    named = ["comm", "event", "instance"]
-    with pq.ParquetWriter(file, rows.schema, compression="zstd", use_dictionary=named) as writer:
+    # A dictionary pays for names; for stamps and addresses it only costs time. Readers skip by time and thread.
+    named, sought = ["comm", "event", "instance"], ["ts", "tid"]
+    with pq.ParquetWriter(
+        file, rows.schema, compression="zstd", use_dictionary=named, write_statistics=sought
+    ) as writer:
         for batch in one_ahead(rows):
             writer.write_batch(batch)
 
