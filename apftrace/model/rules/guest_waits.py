@@ -376,7 +376,7 @@ def _clock_contradiction(case: Case) -> Iterable[Finding]:
             message=(
                 f"{side.rec.machine} is not on the host's clock: {a.refused}"
                 if a.refused
-                else f"{a.broken} of {a.bounds + a.broken} inequalities do not hold on the clock of {side.rec.machine}"
+                else f"{a.broken} of {a.bounds + a.broken} waits and wakes are out of order on the clock of {side.rec.machine}"
             )
             + "".join(f"; {text}" for text in a.contradictions),
             cause=None if a.refused else "a record with a wrong time, or a token that means two faults",
