@@ -101,7 +101,9 @@ class GuestLink:
         vm: the VM of the host's trace that it is; null when unknown.
         method: ``synchronised``, ``tsc``, ``given``, ``inferred`` or ``none``.
         how: that method in one sentence.
-        offset: host minus guest clock where the guest's trace begins, in the host's unit; null without a clock.
+        offset: host minus guest clock where the guest's trace begins, in the host's unit; null without a clock,
+            and where the two count different units.
+        rate: host units per guest unit.
         low: least constant offset that the order of events allows; null when nothing bounds it.
         high: greatest.
         within: most by which the clock can be wrong at any instant, drift of 500 ppm allowed; null as above.
@@ -121,6 +123,7 @@ class GuestLink:
     method: str
     how: str
     offset: int | None = None
+    rate: float = 1.0
     low: int | None = None
     high: int | None = None
     within: int | None = None

@@ -139,6 +139,7 @@ def _link(case: Case, side: GuestSide) -> GuestLink:
         method=a.method,
         how=METHODS[a.method] if case.rec.counts else "no host trace: times are the guest's own",
         offset=a.offset,
+        rate=a.rate,
         low=a.low,
         high=a.high,
         within=a.within,

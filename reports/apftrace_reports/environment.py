@@ -83,23 +83,35 @@ def _clock(one: Input) -> str:
 
 def _joined(link: GuestLink, unit: str) -> list[tuple[str, str]]:
     """Return how a guest's clock was brought to the host's, how good that is, and what it joined."""
-    facts = [("joined", f"{link.method}: {visible(link.how)}")]
     if link.refused is not None:
-        facts = [("joined", f"no: {visible(link.refused)}")]
-    elif link.low is not None and link.high is not None and link.within is not None:
-        spread = f"{duration(link.high - link.low, unit)}" if link.high >= link.low else "none without drift"
-        drift = f", drift {link.drift_ppm:.1f} ppm" if link.drift_ppm else ""
-        facts.append(
-            ("quality", f"wrong by {duration(link.within, unit)} at most, {duration(link.typical, unit)} typically; "
-             f"offset {link.offset}, constant ones that fit span {spread}{drift}")
-        )  # fmt: skip
-        facts.append(("", f"{count(link.bounds)} inequalities hold, {count(link.broken)} do not"))
+        return [("joined", f"no: {visible(link.refused)}"), *_remarks(link)]
+    facts = [("joined", visible(link.how))]
+    if link.within is not None:
+        facts.append(("quality", f"{_spread(link, unit)}; {plural(link.bounds, 'wait')} and wakes in order"))
     if link.lives or link.joined:
         facts.append(
-            ("lives", f"{count(link.joined)} of {count(link.lives)} that the guest was told of were followed")
+            ("lives", f"{count(link.joined)} of {count(link.lives)} that the guest knew of were followed")
         )
-    facts += [("", visible(text)) for text in (*link.contradictions, *link.notes)]
-    return facts
+    return [*facts, *_remarks(link)]
+
+
+def _spread(link: GuestLink, unit: str) -> str:
+    """Return what is known of the offset: where it lies, how far it can be off, and how it drifts."""
+    parts = [f"off by {duration(link.within, unit)} at most, typically {duration(link.typical, unit)}"]
+    if link.offset is not None:
+        parts.append(f"offset {link.offset} {unit}")
+    if link.low is not None and link.high is not None and link.low <= link.high:
+        parts.append(f"{link.low} to {link.high} would do without drift")
+    if link.rate != 1.0:
+        parts.append(f"{link.rate:.9g} {unit} per unit of the guest")
+    if link.drift_ppm:
+        parts.append(f"drift {link.drift_ppm:.1f} ppm")
+    return ", ".join(parts)
+
+
+def _remarks(link: GuestLink) -> list[tuple[str, str]]:
+    broken = [f"{plural(link.broken, 'wait')} or wakes out of order"] if link.broken else []
+    return [("", visible(text)) for text in (*broken, *link.contradictions, *link.notes)]
 
 
 def _window(one: Input) -> str:

@@ -95,6 +95,7 @@ def _guest(one: GuestLink) -> dict[str, Any]:
         "method": one.method,
         "how": one.how,
         "offset_ns": one.offset,
+        "rate": _number(one.rate),
         "offset_least_ns": one.low,
         "offset_most_ns": one.high,
         "within_ns": one.within,

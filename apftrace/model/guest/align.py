@@ -133,7 +133,8 @@ def _stated(host: HostClock, guest: GuestClock, vm: str) -> list[tuple[str, Cloc
     if guest.given is not None:
         given = tsc_map(host.info, guest.info, guest.given, first)
         out += [(GIVEN, given)] if given else []
-    if guest.info.peer is not None and guest.info.peer == host.info.trace_id:
+    merged = guest.info.path == host.info.path  # one report of both, on one clock
+    if merged or (guest.info.peer is not None and guest.info.peer == host.info.trace_id):
         out.append((SYNCHRONISED, ClockMap(first, first)))
     tids = host.case.threads.select("tid", "vm").iter_rows()
     offsets = {host.tsc_offsets[tid] for tid, of in tids if of == vm and tid in host.tsc_offsets}

@@ -9,7 +9,7 @@ import polars as pl
 SYNCHRONISED, TSC, GIVEN, INFERRED, NONE = "synchronised", "tsc", "given", "inferred", "none"
 
 METHODS: dict[str, str] = {
-    SYNCHRONISED: "the guest's file says how its clock relates to its host's (trace-cmd record -A)",
+    SYNCHRONISED: "trace-cmd synchronised the clocks while it recorded (record -A)",
     TSC: "both count the TSC; the offset is the last kvm_write_tsc_offset of each vCPU",
     GIVEN: "both count the TSC; the offset was given",
     INFERRED: "inferred from causality: tokens in common, injected <= wait, accepted <= wake <= ACK",
@@ -70,7 +70,9 @@ class Alignment:
         vm: the VM of the host's trace that it is; null when unknown.
         method: key of ``METHODS``.
         clock: the map; null when there is none.
-        offset: host minus guest, in the host's unit, where the guest's trace begins.
+        offset: host minus guest, in the host's unit, where the guest's trace begins; null where the
+            clocks count different units.
+        rate: host units per guest unit.
         low: least constant offset that causality allows; null when nothing bounds it.
         high: greatest.
         within: most by which the map can be wrong at any instant between the first and the last pair; null
@@ -90,6 +92,7 @@ class Alignment:
     method: str = NONE
     clock: ClockMap | None = None
     offset: int | None = None
+    rate: float = 1.0
     low: int | None = None
     high: int | None = None
     within: int | None = None

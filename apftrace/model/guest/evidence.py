@@ -11,6 +11,9 @@ if TYPE_CHECKING:
 
     from apftrace.model.guest.join import GuestSide
 
+WAIT_SEQS = ("wait_seq", "out_seq", "irq_seq", "wake_seq", "wakeup_seq", "in_seq", "return_seq", "all_seq")
+"""Columns of a guest's waits that name hits, in the usual order."""
+
 
 def shown(side: GuestSide, seqs: Iterable[int | None]) -> list[dict[str, object]]:
     """Return the evidence row (ts, cpu, tid, event, text) of each hit, the guest's name before the event."""

@@ -45,7 +45,8 @@ def guest_name(guest: SourceInfo, host: SourceInfo | None = None) -> str:
     """
     if host is not None and guest.trace_id is not None:
         for known in host.guests:
-            if known.trace_id == guest.trace_id and known.name:
+            # trace-cmd without a name writes the guest's CID there.
+            if known.trace_id == guest.trace_id and known.name and not known.name.isdecimal():
                 return known.name
     stem = _stem(guest)
     shorter = stem.removeprefix(f"{_stem(host)}-") if host is not None else stem.removeprefix("trace-")

@@ -143,8 +143,8 @@ def confirm(
 
 
 def _stated(rec: GuestRecording, vm: str, method: str, start: ClockMap, tokens: int) -> Alignment:
-    first = rec.first_ns
-    return Alignment(rec.machine, vm, method, start, start.one(first) - first, tokens=tokens, drift_ppm=0.0)
+    offset = _offset(start, rec)
+    return Alignment(rec.machine, vm, method, start, offset, rate=start.rate, tokens=tokens, drift_ppm=0.0)
 
 
 @dataclass(frozen=True)
@@ -218,15 +218,19 @@ def _fit(vote: _Vote, rec: GuestRecording, vm: str, start: ClockMap, method: str
     moved = f"moved by {base} so that no event precedes its cause"
     tokens = inside["life"].n_unique()
     return Alignment(
-        machine=rec.machine, vm=vm, method=method, clock=clock, offset=clock.one(rec.first_ns) - rec.first_ns,
+        machine=rec.machine, vm=vm, method=method, clock=clock, offset=_offset(clock, rec), rate=start.rate,
         low=_shifted(left.low, start), high=_shifted(left.high, start), within=within, typical=typical,
         drift_ppm=drift, bounds=n, broken=broken, tokens=tokens, contradictions=told[:_TOLD],
         notes=(moved,) if stated and (base or knots) else (),
     )  # fmt: skip
 
 
+def _offset(clock: ClockMap, rec: GuestRecording) -> int | None:
+    return clock.one(rec.first_ns) - rec.first_ns if clock.rate == 1.0 else None
+
+
 def _shifted(bound: int | None, start: ClockMap) -> int | None:
-    return None if bound is None else bound + start.host_at - start.guest_at
+    return None if bound is None or start.rate != 1.0 else bound + start.host_at - start.guest_at
 
 
 def _bounds(inside: pl.DataFrame) -> pl.DataFrame:

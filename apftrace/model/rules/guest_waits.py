@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from apftrace.model import tracepoints as tp
-from apftrace.model.guest.evidence import shown
+from apftrace.model.guest.evidence import WAIT_SEQS, shown
 from apftrace.model.guest.staleness import guest_staleness
 from apftrace.model.rules.base import (
     ERROR,
@@ -38,12 +38,11 @@ REUSED_NS = 60_000_000_000
 """A token comes back after 2^20 faults of its vCPU; no guest has those in a minute."""
 
 _HYPERVISORS = ("/KVM", "qemu", "fc_vcpu", "vcpu")
-_WAIT_SEQS = ("wait_seq", "out_seq", "irq_seq", "wake_seq", "wakeup_seq", "in_seq", "return_seq", "all_seq")
 
 
 def _about(case: Case, side: GuestSide, row: Row, life: Row | None, **stated: Any) -> Finding:
     """Return a finding about a wait or a wake of a guest, and the life that it belongs to."""
-    own = [row.get(c) for c in _WAIT_SEQS]
+    own = [row.get(c) for c in WAIT_SEQS]
     start = row.get("wait") if row.get("wait") is not None else row.get("wake")
     return finding(
         machine=side.rec.machine,
@@ -376,7 +375,7 @@ def _clock_contradiction(case: Case) -> Iterable[Finding]:
             message=(
                 f"{side.rec.machine} is not on the host's clock: {a.refused}"
                 if a.refused
-                else f"{a.broken} of {a.bounds + a.broken} waits and wakes are out of order on the clock of {side.rec.machine}"
+                else f"{a.broken} of {a.bounds + a.broken} waits and wakes of {side.rec.machine} are out of order"
             )
             + "".join(f"; {text}" for text in a.contradictions),
             cause=None if a.refused else "a record with a wrong time, or a token that means two faults",

@@ -17,13 +17,14 @@ from apftrace.model.rules.base import (
     rows,
 )
 from apftrace.model.rules.causes import cause_of
+from apftrace.model.rules.guest_causes import GUEST_PHASES, cause_in_guest, seen_in_guest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from apftrace.model.correlate import Case
 
-_PHASES = ("p1", "p2", "p12", "p3", "p4", "p5")
+_PHASES = ("p1", "p2", "p12", "p3", "p4", "p5", *GUEST_PHASES)
 _LABEL = {
     "p1": "the worker started late",
     "p2": "the page came late",
@@ -31,6 +32,8 @@ _LABEL = {
     "p3": "KVM handed the page-ready over late",
     "p4": "the guest took the interrupt late",
     "p5": "the guest's handler was slow to ACK",
+    "p6": "the guest let its task wait for a CPU",
+    "p7": "the guest's task was slow to return from its wait",
 }
 
 _NAME = {"p12": "P1+P2"}
@@ -55,8 +58,11 @@ def _late_wakeup(case: Case) -> Iterable[Finding]:
     }
     for life in rows(late.sort("excess", "life", descending=[True, False])):
         phase = max(phases, key=lambda p: (life[p] or 0) - case.late_after[p])
-        cause, confidence, blocker = cause_of(case, life, phase, by_life)
-        yield about(
+        if phase in GUEST_PHASES:
+            (cause, confidence), blocker = cause_in_guest(case, life, phase), None
+        else:
+            cause, confidence, blocker = cause_of(case, life, phase, by_life)
+        found = about(
             life,
             severity=WARNING,
             confidence=confidence,
@@ -71,11 +77,16 @@ def _late_wakeup(case: Case) -> Iterable[Finding]:
             ruled_out=["lost: it was answered"],
             not_ruled_out=_unsettled(case, phase),
         )
+        if phase in GUEST_PHASES:
+            found["end"] = life["retry"] if life["retry"] is not None else life["running"]
+            found["seen"] = seen_in_guest(case, life)
+        yield found
 
 
 def _phases(case: Case) -> tuple[str, ...]:
     split = case.lives["p1"].count() > 0
-    return tuple(p for p in _PHASES if (p != "p12" if split else p not in ("p1", "p2")))
+    there = (p for p in _PHASES if p in case.lives.columns)
+    return tuple(p for p in there if (p != "p12" if split else p not in ("p1", "p2")))
 
 
 def _unsettled(case: Case, phase: str) -> list[str]:
