@@ -196,7 +196,8 @@ def place(row: dict[str, Any], *, several: bool) -> str:
     vcpu = "" if row["vcpu"] is None else f"vCPU {row['vcpu']}"
     if not several:
         return vcpu
-    parts = (row["machine"] if row["machine"] != "host" else None, row["vm"])
+    machine = row["machine"] if row["machine"] not in ("host", row["vm"]) else None
+    parts = (machine, row["vm"])
     return " ".join(part for part in (*(visible(one) for one in parts if one), vcpu) if part)
 
 

@@ -46,7 +46,7 @@ def wake_before_wait() -> Pair:
 def woken_only_by_all() -> Pair:
     """A thread sleeps until its CPU's sleepers are all woken, although its wakeup had come."""
     pair = Pair().calm()
-    pair.life(at=LATER, tid=300, unseen={"wake"}, runs=LATER + 100 * MS)
+    pair.life(at=LATER, tid=300, unseen={"wake", "waking"}, runs=LATER + 100 * MS)
     pair.guest.wake_all(LATER + 99 * MS, 0)
     return pair.until(END)
 
