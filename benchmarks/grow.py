@@ -1,10 +1,13 @@
 """Grow a trace.dat to any size: its sub-buffers over and over, each round later than the one before.
 
     python benchmarks/grow.py small.dat large.dat --size 1G
+    python benchmarks/grow.py small.dat large.dat --size 1G --then quiet.dat
 
 Takes version 6 files, whose CPU table can be rewritten in place of the old one: the result is a version 6
 file too, with one contiguous run of sub-buffers per CPU, and trace-cmd reads it. Only the time stamps of
-pages and the absolute ones inside them change; everything else is relative to those.
+pages and the absolute ones inside them change; everything else is relative to those. With ``--then`` each
+round goes on with the sub-buffers of a second trace of the same host (the same event ids), so that the share
+of async page faults falls to that of a host which does other things too.
 """
 
 from __future__ import annotations
@@ -29,15 +32,37 @@ DELTA_BITS = 27
 UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
 
-def grow(source: Path, target: Path, size: int, copies_per_write: int = 64) -> int:
+def grow(source: Path, target: Path, size: int, then: Path | None = None, copies_per_write: int = 64) -> int:
     """Write a file of about ``size`` bytes; return the rounds it took.
 
     Args:
         source: a version 6 trace.dat without further instances.
         target: file to write.
         size: bytes wanted.
+        then: a second one, of the same host, whose sub-buffers follow in each round.
         copies_per_write: rounds that are made in memory before they are written.
     """
+    data = source.read_bytes()
+    pages, first = _cpus(source)
+    if then is not None:
+        pages = _followed(pages, _cpus(then)[0])
+    order = pages[0].order
+    rounds = max(1, -(-size // sum(len(p.data) for p in pages)))
+    table = data.index(FLYRECORD) + len(FLYRECORD)
+    start, end = _ends(pages)
+    span = end - start
+    with target.open("wb") as out:
+        out.write(data[:table] + _table(pages, rounds, first, order))
+        out.write(data[out.tell() : first])
+        for cpu_pages in pages:
+            for start in range(0, rounds, copies_per_write):
+                some = range(start, min(start + copies_per_write, rounds))
+                out.write(b"".join(cpu_pages.shifted(i * span) for i in some))
+    return rounds
+
+
+def _cpus(source: Path) -> tuple[list[Pages], int]:
+    """Return the sub-buffers of each CPU, and where the first begin in the file."""
     data = source.read_bytes()
     with source.open("rb") as file:
         cursor = FileCursor(file.fileno(), len(data), path=str(source))
@@ -48,20 +73,29 @@ def grow(source: Path, target: Path, size: int, copies_per_write: int = 64) -> i
     pages = [
         _pages(data[c.offset : c.offset + c.size], order, meta.kernel_long, header.page_size) for c in cpus
     ]
-    rounds = max(1, -(-size // sum(c.size for c in cpus)))
-    table = data.index(FLYRECORD) + len(FLYRECORD)
+    return pages, min(c.offset for c in cpus if c.size)
+
+
+def _ends(pages: list[Pages]) -> tuple[int, int]:
+    """Return the first page stamp of all CPUs, and an instant after all their records."""
     ends = [p.first_and_last() for p in pages if p.data]
+    first, last = min(first for first, _ in ends), max(last for _, last in ends)
     # A tenth more than the span of the page stamps: the records of the last page reach beyond its stamp.
-    span = (max(last for _, last in ends) - min(first for first, _ in ends)) * 11 // 10
-    first = min(c.offset for c in cpus if c.size)
-    with target.open("wb") as out:
-        out.write(data[:table] + _table(pages, rounds, first, order))
-        out.write(data[out.tell() : first])
-        for cpu_pages in pages:
-            for start in range(0, rounds, copies_per_write):
-                some = range(start, min(start + copies_per_write, rounds))
-                out.write(b"".join(cpu_pages.shifted(i * span) for i in some))
-    return rounds
+    return first, last + (last - first) // 10
+
+
+def _followed(pages: list[Pages], then: list[Pages]) -> list[Pages]:
+    """Return per CPU the sub-buffers of one trace and, as if recorded right after, those of another."""
+    by = _ends(pages)[1] - _ends(then)[0]
+    return [
+        Pages(
+            one.data + other.shifted(by),
+            one.order,
+            range(0, len(one.data) + len(other.data), one.page_stamps.step),
+            (*one.stamps, *(len(one.data) + at for at in other.stamps)),
+        )
+        for one, other in zip(pages, then, strict=True)
+    ]
 
 
 @dataclass(frozen=True)
@@ -138,8 +172,9 @@ def main() -> None:
     parser.add_argument("source", type=Path)
     parser.add_argument("target", type=Path)
     parser.add_argument("--size", type=_bytes, default=1 << 30, help="such as 300M or 1G (default: 1G)")
+    parser.add_argument("--then", type=Path, help="a trace of the same host that follows in each round")
     args = parser.parse_args()
-    rounds = grow(args.source, args.target, args.size)
+    rounds = grow(args.source, args.target, args.size, args.then)
     print(f"{args.target}: {args.target.stat().st_size} bytes, {rounds} rounds")
 
 
