@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import time
 from typing import TYPE_CHECKING
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from apftrace.errors import TraceError
 from apftrace.model import tracepoints as tp
-from apftrace_parsers.base import PassResult
+from apftrace_parsers.base import PassResult, Pick
 from apftrace_parsers.ftracetext import FtraceTextParser
 from apftrace_parsers.ftracetext.lines import whole_lines
 from apftrace_parsers.importlog import ImportLog
@@ -23,6 +24,8 @@ from .support import drain, streamed
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from apftrace_parsers.ftracetext.source import TextSource
+
 HEAD = b"            bash-4430    [000] d..2.  1719.013169: "
 RECORD = HEAD + b"kvm_entry: vcpu 0, rip 0x1\n"
 WORDS = [
@@ -32,6 +35,13 @@ WORDS = [
     b"token 0x1 ", b"gva 99999999999999999999 ", b"CPU:0 [LOST 5 EVENTS]", b"##### CPU 1 buffer started ####",
     b"# entries-in-buffer/entries-written: 1/9   #P:2", b"cpus=2", b" => ", b"(-------) ", b"<...>", b"\xff", b"\0",
 ]  # fmt: skip
+GRAPH = b"# tracer: function_graph\n#\n"
+HOOKS = (
+    Pick(("function",), (("ip",), ("args",))),
+    Pick(("funcgraph_entry",), (("func",), ("args",))),
+    Pick(("funcgraph_exit",), (("func",), ("leaf",))),
+    Pick(("foo",), (("__probe_ip",), ("__probe_func",), ("tok",))),
+)
 MODERATE = settings(
     max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
@@ -44,10 +54,19 @@ def read(path: Path, data: bytes) -> None:
         source = FtraceTextParser().open(path)
     except TraceError:
         return
-    drain(source, tp.PICKS)
+    for name in source.info.machines:
+        with contextlib.suppress(TraceError):
+            look_at(source.machine(name))
+    if not source.info.machines:
+        look_at(source)
+    source.close()
+
+
+def look_at(source: TextSource) -> None:
+    drain(source, (*tp.PICKS, *HOOKS))
+    source.probes()
     list(source.stream(tp.PICKS, PassResult(), start_ns=1, end_ns=10**12))
     source.resolve(tp.PICKS)
-    source.close()
 
 
 @MODERATE
@@ -63,6 +82,8 @@ def test_any_bytes(tmp_path: Path, data: bytes) -> None:
 def test_any_words_of_a_trace(tmp_path: Path, data: bytes) -> None:
     read(tmp_path / "t", data)
     read(tmp_path / "t", RECORD + HEAD + data)
+    read(tmp_path / "t", GRAPH + data)
+    read(tmp_path / "t", b"a.dat: cpus=1\nb.dat: cpus=1\na.dat: " + RECORD + b"b.dat: " + data)
 
 
 @MODERATE
@@ -108,6 +129,20 @@ SLOW = {
     "wakeups": HEAD + b"sched_wakeup: " + b"comm= pid=1 prio=1 " * (SIZE // 19),
     "pairs": HEAD + b"foo: " + b"a1=1 " * (SIZE // 5),
     "words": HEAD + b"foo: " + b"a" * SIZE,
+    "graph blanks": GRAPH + b" 1)" + b" " * SIZE + b"x",
+    "graph pipes": GRAPH + b" 1) " + b"| " * (SIZE // 2),
+    "graph calls": GRAPH + b" 1) | f(" + b"a=1, " * (SIZE // 5) + b")",
+    "graph braces": GRAPH + b" 1) |  }\n" * (SIZE // 9),
+    "graph depths": GRAPH + b"".join(b" 1) |%sf() {\n" % (b" " * (n % 900)) for n in range(1000)),
+    "graph comments": GRAPH + b" 1) | /* a: " + b" */" * (SIZE // 3) + b"x",
+    "graph switches": GRAPH + b" 1) a-1 => b-2\n" * (SIZE // 16),
+    "graph rulers": GRAPH + b" ------------------------------------------\n" * (SIZE // 44),
+    "graph interrupts": GRAPH + b" 1) ==========>" + b" " * SIZE + b"x",
+    "arguments": HEAD[:-1] + b" f(" + b"a=1, " * (SIZE // 5),
+    "probes": HEAD + b"foo: (f+0x0/0x1b0)" + b" tok=1" * (SIZE // 6),
+    "open probes": HEAD + b"foo: (" + b"f <- " * (SIZE // 5),
+    "files": b"a.dat: cpus=1\nb.dat: cpus=1\n" + b"a.dat: " * (SIZE // 7),
+    "many files": b"".join(b"%d.dat: cpus=1\n" % n for n in range(SIZE // 16)),
     "names": b"".join(HEAD + b"event%d: x%d=1\n" % (i, i) for i in range(9000)),
 }
 

@@ -104,3 +104,8 @@ def test_one_file_is_no_machine_of_several(tmp_path: Path) -> None:
     source = merged(tmp_path, "a.dat: cpus=1\n", "a.dat: " + RECORD.format("kvm_entry"))
     assert source.info.machines == ()
     source.close()
+
+
+def test_too_many_machines(tmp_path: Path) -> None:
+    with pytest.raises(TraceUnsupported, match="more than 64 trace files"):
+        merged(tmp_path, *(f"{n}.dat: cpus=1\n" for n in range(1000)))

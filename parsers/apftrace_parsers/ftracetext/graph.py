@@ -43,26 +43,35 @@ LOOKED_AT = 256
 MAX_DEPTHS = 1 << 12
 MAX_TASKS = 1 << 16
 
-_NAME = rb"[^\s(){};/]{1,512}(?: \[[\w.-]{1,64}\])?"
+# Every run of blanks is taken at once (possessive) or bounded: no line takes more than linear time.
+_NAME = rb"[^\s(){};]{1,512}(?: \[[\w.-]{1,64}\])?"
+_SAID = rb"(?: /\*[^\n]*|) *+\r?)"
 _BODY = (
-    rb"(?:(?P<func>" + _NAME + rb")(?P<args>\([^\n{};]{0,2048}\))(?P<opens> \{|;)(?P<said>[^\n]*)"
-    rb"|(?P<closes>\})(?P<tail>[^\n]*)|/\* (?P<event>[\w.]{1,128}: [^\n]*?) \*/|(?P<irq><?={10,}>?)[ |]*)"
+    rb"(?:(?P<func>"
+    + _NAME
+    + rb")(?P<args>\([^\n{};]{0,2048}\))(?P<opens> \{|;)(?P<said>"
+    + _SAID
+    + rb"|(?P<closes>\})(?P<tail>"
+    + _SAID
+    + rb"|/\* (?P<event>[\w.]{1,128}: [^\n]*?) \*/ *+\r?"
+    rb"|(?P<irq><?={10,}+>?)[ |]*+\r?)$"
 )
+_SHOWN_CALL = rb"(?:(?P<took>[^\n|]{0,40}+)\|)?(?P<indent> {0,1024}+)" + _BODY
 LINE = re.compile(
-    rb"^ *(?:(?P<seconds>\d{1,9})\.(?P<fraction>\d{6}) \| *)?(?:(?P<elapsed>\d{1,14}) us \| *)?"
-    rb"(?:(?P<cpu>\d{1,5})\) )?(?: *(?P<comm>[^\n]{0,15}?)-(?P<tid>\d{1,9}) +\| )?(?: *[^\s|]{4,6} +\| )?"
-    rb"(?:(?P<took>[^\n|]{0,40})\|)?(?P<indent> *)" + _BODY + rb" *\r?$",
+    rb"^ *+(?:(?P<seconds>\d{1,9})\.(?P<fraction>\d{6}) \| *+)?(?:(?P<elapsed>\d{1,14}) us \| *+)?"
+    rb"(?:(?P<cpu>\d{1,5})\) )?(?: {0,16}+(?P<comm>[^\n]{0,15}?)-(?P<tid>\d{1,9}) {1,16}+\| )?"
+    rb"(?: {0,4}+[^\s|]{4,6} {1,4}+\| )?" + _SHOWN_CALL,
     re.MULTILINE,
 )
 SWITCH = re.compile(
-    rb"^ *(?:(?P<cpu>\d{1,5})\) )? *(?P<prev>[^\n]{0,15}?)-(?P<prev_tid>\d{1,9}) +=> +"
-    rb"(?P<next>[^\n]{0,15}?)-(?P<next_tid>\d{1,9}) *\r?$",
+    rb"^ *+(?:(?P<cpu>\d{1,5})\) *+)?(?P<prev>[^\n]{0,15}?)-(?P<prev_tid>\d{1,9}) {1,16}+=> {1,16}+"
+    rb"(?P<next>[^\n]{0,15}?)-(?P<next_tid>\d{1,9}) *+\r?$",
     re.MULTILINE,
 )
 _RULER = re.compile(rb"^ ?-{20,} *\r?$")
 _TRACER = re.compile(rb"^# tracer: (?:function_graph|\S*graph\S*)\s", re.MULTILINE)
 _COMMENT = re.compile(rb" */\* (?!=|<-|ret=)(" + _NAME + rb")")
-_SHOWN = re.compile(rb"(?:(?P<took>[^\n|]{0,40})\|)?(?P<indent> *)" + _BODY + rb" *\r?$")
+_SHOWN = re.compile(_SHOWN_CALL)
 
 
 def as_records(text: Text) -> Text:

@@ -17,7 +17,7 @@ from apftrace_parsers.ftracetext.fields import UNTABLED, is_place, place
 from apftrace_parsers.ftracetext.graph import RECORDED, GraphText, NamedText, as_records
 from apftrace_parsers.ftracetext.machines import MachineText
 from apftrace_parsers.ftracetext.rows import Bounds, streamed, tabulated
-from apftrace_parsers.ftracetext.survey import survey
+from apftrace_parsers.ftracetext.survey import MAX_FILES, survey
 from apftrace_parsers.ftracetext.text import GzipText
 
 if TYPE_CHECKING:
@@ -73,6 +73,8 @@ class TextSource:
         self._text = text
         self._notes = tuple(notes)
         self._survey = found
+        if len(found.files) > MAX_FILES:
+            raise TraceUnsupported(info.path, f"text of more than {MAX_FILES} trace files in one")
         self._machines = {name.decode("utf-8", "replace"): name for name in found.files}
         if found.header_cpus > max(1, len(self._machines)):
             raise TraceUnsupported(

@@ -36,7 +36,8 @@ MAX_FIELDS = 64
 FUNCTION = "function"
 _REST = (b"", b"(other)")
 MAX_TASKS = 1 << 20
-MAX_FILES = 1 << 10
+MAX_FILES = 64
+"""Machines that one text is read for; each needs a pass over all of it."""
 
 
 @dataclass
@@ -235,7 +236,7 @@ class _Surveyor:
         found = self._found
         header = read_header(block)
         found.header_cpus += len(header.cpus)
-        if len(found.files) < MAX_FILES:
+        if len(found.files) <= MAX_FILES:
             found.files.update(dict.fromkeys(header.files))
         found.cpus = max(found.cpus, *header.cpus, header.entries[2] if header.entries else 0, 0)
         found.tracer = found.tracer or header.tracer
