@@ -28,6 +28,7 @@ COMMAND = (sys.executable, "-m", "apftrace.batch.worker")
 """A fresh interpreter, not a fork: polars has threads."""
 
 _LOOK = 0.05
+_START = 120
 _PIPE = 1 << 20
 _ROOMY = 1 << 30
 """Memory that a worker may keep between two tasks."""
@@ -142,7 +143,15 @@ class Child:
                 env={**os.environ, **_ONE_THREAD},
                 start_new_session=True,  # the terminal's Ctrl-C is for the parent
             )
+            self._wait_until_ready(self._process)
         return self._process
+
+    def _wait_until_ready(self, process: subprocess.Popen[bytes]) -> None:
+        # What it imports before is no trace's fault, and not of its time.
+        deadline = time.monotonic() + _START
+        while not self._read(process):
+            if time.monotonic() > deadline:
+                raise _Died(f"no worker was ready after {_START} s")
 
     def _end(self) -> str:
         """End the process; return how it had ended by itself, if it had."""

@@ -24,7 +24,7 @@ TABLES: tuple[Table, ...] = (FAULTS, FINDINGS)
 _ROWS_OF_A_GROUP = 1 << 17
 _ROWS_OF_A_FILE = 1 << 21
 _RUN = {
-    "run": "First 16 digits of the SHA-256 of the input.",
+    "run": "First 16 digits of what names the result in runs.jsonl: the SHA-256 of the input, or of several.",
     "path": "The input, as runs.jsonl names it.",
     "host": "Its host.",
     "job": "Its job.",
@@ -55,7 +55,7 @@ def write(lines: Sequence[dict[str, Any]], store: Store, folder: Path) -> None:
 def _rows(line: dict[str, Any], store: Store, number: int, table: Table) -> pa.Table:
     import pyarrow as pa
 
-    result = store.load(line["sha256"])
+    result = store.load(line["result"])
     assert result is not None
     rows = pa.ipc.open_file(result.blobs[number]).read_all()
     values = (run_id(line), line["path"], line["host"], line["job"])

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
+import json
 import os
 import zipfile
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from apftrace.batch.containers import DAMAGE as ARCHIVE_DAMAGE
 from apftrace.batch.limits import Limits, NoRoom, Refused, spool
@@ -18,17 +20,19 @@ from apftrace.batch.wire import Message
 from apftrace.errors import ApftraceError, TraceError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from typing import BinaryIO
 
     import polars as pl
     import pyarrow as pa
 
     from apftrace.analysis import Analysis
-    from apftrace_parsers.base import SourceInfo
+    from apftrace_parsers.base import Source, SourceInfo
 
 WORST = 5
 """Lives of a trace that its record names, the longest first."""
+
+_ALONE = "trace-guest.dat"
 
 STATISTICS = ("n", "p50", "p95", "p99", "max")
 
@@ -39,16 +43,15 @@ class Task:
 
     Attributes:
         kind: ``analyse``, or ``page`` for a report of it.
-        path: the input's name in reports and messages.
-        access: how to read it, see :mod:`apftrace.batch.sources`.
+        inputs: pairs of a name for reports and messages and how to read it, see :mod:`apftrace.batch.sources`;
+            several are the traces of one session, the host's first.
         late_after: see :func:`apftrace.analyze`.
         spool: folder for temporary files; null for the system's own.
         limits: what may be unpacked.
     """
 
     kind: str
-    path: str
-    access: dict[str, Any]
+    inputs: tuple[tuple[str, dict[str, Any]], ...]
     late_after: int | None
     spool: str | None
     limits: Limits
@@ -60,7 +63,8 @@ class Task:
     @classmethod
     def of(cls, message: Message) -> Task:
         """Return it from the wire."""
-        return cls(**(message.data | {"limits": Limits(**message.data["limits"])}))
+        inputs = tuple((path, access) for path, access in message.data["inputs"])
+        return cls(**(message.data | {"limits": Limits(**message.data["limits"]), "inputs": inputs}))
 
 
 def run(task: Task, go_on: Callable[[str, int], bool]) -> Message:
@@ -72,11 +76,12 @@ def run(task: Task, go_on: Callable[[str, int], bool]) -> Message:
             already.
     """
     try:
-        with _file(task) as path:
-            digest, size = _digest(path)
-            if not go_on(digest, size):
+        with ExitStack() as stack:
+            files = [(shown, stack.enter_context(_file(access, task))) for shown, access in task.inputs]
+            digest = _digest_of(files)
+            if not go_on(digest, sum(os.stat(path).st_size for _, path in files)):  # noqa: PTH116
                 return Message({"status": "known"})
-            return _answer(task, path, digest)
+            return _answer(task, files, digest)
     except NoRoom as error:
         return _failure("no room", str(error))
     except Refused as refused:
@@ -87,17 +92,42 @@ def run(task: Task, go_on: Callable[[str, int], bool]) -> Message:
         return _failure("unreadable", f"a driver is missing: {error}")
 
 
-def _answer(task: Task, path: str, digest: str) -> Message:
+def session_digest(parts: Sequence[tuple[str, str]]) -> str:
+    """Return the digest of traces that are analysed together.
+
+    Args:
+        parts: path and digest of each, the host's first; a guest may be called as its file is.
+    """
+    if len(parts) == 1:
+        return parts[0][1]
+    text = json.dumps([(path.rpartition("/")[2], digest) for path, digest in parts])
+    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()
+
+
+def _digest_of(files: Sequence[tuple[str, str]]) -> str:
+    from apftrace.digest import sha256
+
+    return session_digest([(shown, sha256(path)) for shown, path in files])
+
+
+def _answer(task: Task, files: Sequence[tuple[str, str]], digest: str) -> Message:
     try:
-        return _page(task, path, digest) if task.kind == "page" else _analyse(task, path)
+        return _page(task, files, digest) if task.kind == "page" else _analyse(task, files)
     except TraceError as error:
-        return _failure("unreadable", error.problem.replace(path, task.path))
+        return _failure("unreadable", _shown(error.problem, files))
     except ApftraceError as error:
-        return _failure("unreadable", str(error).replace(path, task.path))
+        return _failure("unreadable", _shown(str(error), files))
     except OSError as error:
         return _failure("unreadable", error.strerror or str(error))
     except MemoryError:
         return _failure("memory", "ran out of memory")
+
+
+def _shown(text: str, files: Sequence[tuple[str, str]]) -> str:
+    """Return a text with the names that the user knows."""
+    for shown, path in files:
+        text = text.replace(path, shown)
+    return text
 
 
 def _failure(status: str, reason: str) -> Message:
@@ -111,9 +141,8 @@ def _words(error: BaseException) -> str:
 
 
 @contextmanager
-def _file(task: Task) -> Iterator[str]:
+def _file(access: dict[str, Any], task: Task) -> Iterator[str]:
     """Give the path of a file that has the input's bytes."""
-    access = task.access
     if "file" in access:
         yield access["file"]
         return
@@ -154,40 +183,60 @@ def _stamp(path: str) -> tuple[int, int]:
     return found.st_ino, found.st_mtime_ns
 
 
-def _digest(path: str) -> tuple[str, int]:
-    from apftrace.digest import sha256
-
-    return sha256(path), os.stat(path).st_size  # noqa: PTH116
-
-
-def _page(task: Task, path: str, digest: str) -> Message:
+def _page(task: Task, files: Sequence[tuple[str, str]], digest: str) -> Message:
     from apftrace_reports.registry import by_name
 
-    analysis, _ = _analysis(task, path)
-    named = replace(analysis, inputs=tuple(replace(one, sha256=digest) for one in analysis.inputs))
-    return Message({"status": "analysed"}, (by_name("html").render(named),))
+    analysis, _ = _analysis(task, files)
+    inputs = analysis.inputs
+    if len(inputs) == len(files):
+        inputs = tuple(replace(x, sha256=_digest_of([file])) for x, file in zip(inputs, files, strict=True))
+    return Message({"status": "analysed"}, (by_name("html").render(replace(analysis, inputs=inputs)),))
 
 
-def _analyse(task: Task, path: str) -> Message:
+def _analyse(task: Task, files: Sequence[tuple[str, str]]) -> Message:
     from apftrace.schema import FAULTS, FINDINGS
     from apftrace_reports.parquet_report import arrow_table
 
-    analysis, info = _analysis(task, path)
+    analysis, info = _analysis(task, files)
     tables = (arrow_table(analysis, table) for table in (FAULTS, FINDINGS))
     return Message(record(analysis, info), tuple(map(_ipc, tables)))
 
 
-def _analysis(task: Task, path: str) -> tuple[Analysis, SourceInfo]:
-    from apftrace.api import analyze, read_trace
+class _Called:
+    """A source under another path, after which a guest may be called."""
 
-    with read_trace(path) as trace:
-        analysis = analyze(trace, late_after_ns=task.late_after)
+    def __init__(self, source: Source, path: str) -> None:
+        self._source = source
+        self.info = replace(source.info, path=path)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._source, name)
+
+
+def _analysis(task: Task, files: Sequence[tuple[str, str]]) -> tuple[Analysis, SourceInfo]:
+    from apftrace.api import Trace, analyze, read_trace
+
+    # A result belongs to the bytes: alone, a guest has no name but this.
+    names = [_ALONE] if len(files) == 1 else [shown for shown, _ in files]
+    with read_trace([path for _, path in files]) as trace:
+        sources = [_Called(one, name) for one, name in zip((trace.source, *trace.others), names, strict=True)]
+        first, *others = cast("list[Source]", sources)
+        analysis = analyze(Trace(first, tuple(others)), late_after_ns=task.late_after)
         info = trace.info
     inputs = tuple(
-        replace(one, path=task.path, notes=tuple(note.replace(path, task.path) for note in one.notes))
+        replace(
+            one, path=_shown(one.path.replace(_ALONE, files[0][0]), files), notes=_notes(one.notes, files)
+        )
         for one in analysis.inputs
     )
     return replace(analysis, inputs=inputs), info
+
+
+def _notes(notes: Sequence[str], files: Sequence[tuple[str, str]]) -> tuple[str, ...]:
+    # In a result, which belongs to any file of these bytes, a note names the file by nothing but "trace".
+    return tuple(
+        _shown(note, [("trace", path) for _, path in files]).replace(_ALONE, "trace") for note in notes
+    )
 
 
 def _ipc(table: pa.Table) -> bytes:
@@ -212,6 +261,7 @@ def record(analysis: Analysis, info: SourceInfo) -> dict[str, Any]:
         "clock": one.clock,
         "clock_unit": one.clock_unit,
         "cpus": one.cpus,
+        "machines": [each.machine for each in analysis.inputs],
         "trace_id": info.trace_id and f"{info.trace_id:#x}",
         "guests": {f"{guest.trace_id:#x}": guest.name for guest in info.guests},
         "verdict": analysis.verdict,

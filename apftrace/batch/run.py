@@ -11,7 +11,8 @@ from apftrace import __version__
 from apftrace.batch import dataset, runs
 from apftrace.batch.allow import AllowList, read_allow_list, today
 from apftrace.batch.baseline import compared, read_baseline
-from apftrace.batch.job import Task
+from apftrace.batch.grouping import Group, find_groups
+from apftrace.batch.job import Task, session_digest
 from apftrace.batch.labels import Labels
 from apftrace.batch.limits import Limits
 from apftrace.batch.overview import Batch, change_key, with_allowed, worth_a_page
@@ -39,9 +40,9 @@ class Runner(Protocol):
     """Has tasks done, on this machine or elsewhere."""
 
     def run(
-        self, items: Iterable[Item], task_of: Callable[[Item], Task | None]
-    ) -> Iterator[tuple[Item, Outcome | None]]:
-        """Yield each item with what became of it, as they come; without anything where nothing was to be done."""
+        self, units: Iterable[Unit], task_of: Callable[[Unit], Task | None]
+    ) -> Iterator[tuple[Unit, Outcome | None]]:
+        """Yield each unit with what became of it, as they come; without anything where nothing was to be done."""
 
 
 class Progress(Protocol):
@@ -111,7 +112,9 @@ def run_batch(settings: Settings, progress: Progress) -> Batch:
     before = read_baseline(settings.baseline) if settings.baseline else None
     with Store(settings.output, settings.decisive(), settings.caps) as store:
         work = _Work(settings, store, labels, progress)
-        lines = [with_allowed(line, allow) for line in runs.lines(work.analyse(), store, labels)]
+        lines = runs.lines(work.analyse(), store, labels)
+        work.join(lines)
+        lines = [with_allowed(line, allow) for line in lines]
         batch = _concluded(lines, before, allow, settings)
         work.pages(batch)
         _write(batch, store, settings)
@@ -136,7 +139,7 @@ def _write(batch: Batch, store: Store, settings: Settings) -> None:
     with store.replacing(MADE) as fresh:
         (fresh / "reports").mkdir()
         for line in batch.analysed:
-            page = store.page(line["sha256"], line["path"])
+            page = store.page(line["result"], line["path"])
             if line["report"]:
                 (fresh / line["report"]).write_bytes(page.read_bytes())
         dataset.write(batch.analysed, store, fresh)
@@ -166,6 +169,10 @@ def _told(change: Change, batch: Batch) -> dict[str, Any]:
     return asdict(change) | {"allowed": batch.allowed_changes.get(change_key(change))}
 
 
+Unit = tuple[Item, ...]
+"""Inputs that are analysed together: one, or a host's trace and those of its guests."""
+
+
 @dataclass
 class _Work:
     settings: Settings
@@ -176,36 +183,60 @@ class _Work:
     def analyse(self) -> list[Entry]:
         """Have every input analysed that has no result yet; return what became of each."""
         walk = self._walk()
-        entries: list[Entry] = []
-        runner: Runner = Pool(self.settings.jobs, self.settings.caps, self.store.is_known)
-        for item, outcome in runner.run(self._items(walk), self._task):
+        entries = []
+        units = ((item,) for item in self._items(walk))
+        for (item,), outcome in self._runner(self.store.is_known).run(units, self._task):
             entry, result, took = self._settled(item, outcome)
             entries.append(entry)
             self.progress.done(entry, result, took, item.weight, walk.total)
         return entries
 
+    def join(self, lines: list[dict[str, Any]]) -> None:
+        """Have the traces of one session analysed together, and put that into the lines of the hosts."""
+        by_path = {line["path"]: line for line in lines}
+        found = [
+            (session_digest([(path, by_path[path]["sha256"]) for path in group.paths]), group)
+            for group in find_groups(lines)
+        ]
+        missing = {key: group for key, group in found if not self.store.is_known(key)}
+        sessions = self._sessions({group.host: group for group in missing.values()})
+        for _, outcome in self._runner(lambda _: False).run(sessions, self._task):
+            assert outcome is not None
+            if outcome.sha256:
+                self.store.save(outcome.sha256, outcome.answer)
+        for key, group in found:
+            if result := self.store.load(key):
+                runs.join(by_path[group.host], [by_path[path] for path in group.guests], key, result)
+
     def pages(self, batch: Batch) -> None:
         """Have the reports made that are not there yet, and note in the lines where they are."""
-        chosen = set(worth_a_page(batch, self.settings.reports))
-        missing = set()
+        chosen = {
+            line["path"]: line
+            for line in batch.analysed
+            if line["path"] in worth_a_page(batch, self.settings.reports)
+        }
+        guests: dict[str, list[str]] = {}
         for line in batch.lines:
-            if line["path"] in chosen:
-                line["report"] = f"reports/{runs.run_id(line)}.html"
-                if not self.store.page(line["sha256"], line["path"]).exists():
-                    missing.add(line["path"])
-        if not missing:
-            return
-        walk = self._walk(wanted=missing.__contains__)
-        items = (item for item in self._items(walk) if item.path in missing)
-        reports = {line["path"]: line for line in batch.lines if line["path"] in missing}
-        runner: Runner = Pool(self.settings.jobs, self.settings.caps, lambda _: False)
-        for item, outcome in runner.run(items, lambda item: self._task(item, "page")):
-            line = reports[item.path]
-            if outcome is None or not outcome.answer.blobs or outcome.sha256 != line["sha256"]:
-                line["report"] = None
-                self.progress.say(f"{item.path}: no report could be made: {_why(outcome)}")
-            else:
-                self.store.put(outcome.answer.blobs[0], self.store.page(line["sha256"], item.path))
+            if line["host_trace"]:
+                guests.setdefault(line["host_trace"], []).append(line["path"])
+        missing = {}
+        for path, line in chosen.items():
+            line["report"] = f"reports/{runs.run_id(line)}.html"
+            if not self.store.page(line["result"], path).exists():
+                missing[path] = Group(path, tuple(guests.get(path, ())))
+        for (item, *_), outcome in self._runner(lambda _: False).run(
+            self._sessions(missing), lambda unit: self._task(unit, "page")
+        ):
+            line = chosen[item.path]
+            if outcome is not None and outcome.answer.blobs and outcome.sha256 == line["result"]:
+                self.store.put(outcome.answer.blobs[0], self.store.page(line["result"], item.path))
+        for path in missing:
+            if not self.store.page(chosen[path]["result"], path).exists():
+                chosen[path]["report"] = None
+                self.progress.say(f"{path}: no report could be made")
+
+    def _runner(self, is_known: Callable[[str], bool]) -> Runner:
+        return Pool(self.settings.jobs, self.settings.caps, is_known)
 
     def _walk(self, wanted: Callable[[str], bool] = lambda _: True) -> Walk:
         return Walk(self.settings.limits, self.store.temporary, self.settings.output.resolve(), wanted)
@@ -218,17 +249,27 @@ class _Work:
             else:
                 yield found
 
-    def _task(self, item: Item, kind: str = "analyse") -> Task | None:
-        if item.access is None:
+    def _sessions(self, groups: dict[str, Group]) -> Iterator[Unit]:
+        """Yield the inputs of each group together, as soon as the walk has come by all of them."""
+        of_path = {path: group for group in groups.values() for path in group.paths}
+        waiting: dict[str, dict[str, Item]] = {}
+        if not groups:
+            return
+        for item in self._items(self._walk(of_path.__contains__)):
+            group = of_path.get(item.path)
+            if group is None or item.access is None:
+                continue
+            found = waiting.setdefault(group.host, {})
+            found[item.path] = item
+            if len(found) == len(group.paths):
+                del waiting[group.host]
+                yield tuple(found[path] for path in group.paths)
+
+    def _task(self, unit: Unit, kind: str = "analyse") -> Task | None:
+        inputs = tuple((item.path, item.access.task()) for item in unit if item.access is not None)
+        if not inputs:
             return None
-        return Task(
-            kind,
-            item.path,
-            item.access.task(),
-            self.settings.late_after,
-            str(self.store.temporary),
-            self.settings.limits,
-        )
+        return Task(kind, inputs, self.settings.late_after, str(self.store.temporary), self.settings.limits)
 
     def _settled(self, item: Item, outcome: Outcome | None) -> tuple[Entry, dict[str, Any], float]:
         if outcome is None:
@@ -246,9 +287,3 @@ class _Work:
         if not outcome.sha256 or answer.data["status"] == "crashed":
             entry = replace(entry, status=answer.data["status"], reason=answer.data["reason"])
         return entry, answer.data, outcome.took
-
-
-def _why(outcome: Outcome | None) -> str:
-    if outcome is None:
-        return "it is not there any more"
-    return str(outcome.answer.data.get("reason", "it changed meanwhile"))

@@ -13,10 +13,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from apftrace.batch.store import Store
+    from apftrace.batch.wire import Message
 
 ANALYSED = "analysed"
+JOINED = "joined"
 STATUSES = {
     ANALYSED: "paired, timed and judged",
+    JOINED: "a guest's, analysed together with its host's",
     "unreadable": "damaged, or no trace",
     "refused": "left alone: beyond a limit, or no plain file",
     "timeout": "took longer than a trace may",
@@ -26,12 +29,12 @@ STATUSES = {
 }
 """What can become of an input."""
 
-FAILED = frozenset(STATUSES) - {ANALYSED, "skipped"}
+FAILED = frozenset(STATUSES) - {ANALYSED, JOINED, "skipped"}
 
 _OF_RESULT: dict[str, Any] = {
-    "format": None, "machine": None, "clock": None, "clock_unit": None, "cpus": None, "trace_id": None, "guests": {},
-    "verdict": None, "headline": None, "unsafe": [], "protocol": None, "seconds": None, "counts": None, "loss": None,
-    "latency_ns": {}, "not_run": [], "worst": [], "notes": [],
+    "format": None, "machine": None, "machines": [], "clock": None, "clock_unit": None, "cpus": None, "trace_id": None,
+    "guests": {}, "verdict": None, "headline": None, "unsafe": [], "protocol": None, "seconds": None,
+    "counts": None, "loss": None, "latency_ns": {}, "not_run": [], "worst": [], "notes": [],
 }  # fmt: skip
 """What a line takes over from the result, and what stands there without one."""
 
@@ -82,14 +85,35 @@ def _line(entry: Entry, store: Store, labels: Labels, firsts: dict[str, str]) ->
         "host": told.get("host") or result.get("node") or UNKNOWN,
         "job": told.get("job") or UNKNOWN,
         "copy_of": first if first != entry.path else None,
+        "result": entry.sha256,
         "host_trace": None,
         "report": None,
     } | {key: result.get(key, default) for key, default in _OF_RESULT.items()}
 
 
+def join(host: dict[str, Any], guests: Sequence[dict[str, Any]], key: str, result: Message) -> None:
+    """Put the result of traces that were analysed together in place of their own.
+
+    Args:
+        host: the line of the host's trace; it speaks for all of them.
+        guests: those of its guests'.
+        key: what the result is kept under.
+        result: of all together; where they could not be joined, their own results stand.
+    """
+    if result.data["status"] != ANALYSED:
+        names = ", ".join(guest["path"] for guest in guests)
+        host["notes"] = [*host["notes"], f"not joined with {names}: {result.data['reason']}"]
+        return
+    host |= {name: result.data.get(name, default) for name, default in _OF_RESULT.items()}
+    host["result"] = key
+    for guest in guests:
+        kept = {name: guest[name] for name in ("format", "machine", "clock", "trace_id")}
+        guest.update(_OF_RESULT | kept | {"status": JOINED, "host_trace": host["path"], "result": None})
+
+
 def run_id(line: dict[str, Any]) -> str:
-    """Return the short name of an input's content."""
-    return str(line["sha256"])[:SHORT]
+    """Return the short name of what was analysed."""
+    return str(line["result"])[:SHORT]
 
 
 def analysed(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

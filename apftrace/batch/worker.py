@@ -43,6 +43,7 @@ def main() -> None:
     pa.set_cpu_count(1)
     _ = pl, apftrace.model.analyse
     tasks = os.fdopen(0, "rb", buffering=0)
+    _send(answers, Message({"ready": True}))
     while (message := wire.read(tasks.read)) is not None:
         _send(answers, _answer(Task.of(message), tasks, answers))
 

@@ -82,8 +82,8 @@ def items(walk: Walk, *sources: object) -> list[Item]:
 def content(item: Item, limits: Limits | None = None) -> bytes:
     """Return the bytes that a worker gets to see."""
     assert item.access is not None, item.problem
-    task = Task("analyse", item.path, item.access.task(), None, None, limits or Limits())
-    with _file(task) as path:
+    task = Task("analyse", (), None, None, limits or Limits())
+    with _file(item.access.task(), task) as path:
         return Path(path).read_bytes()
 
 

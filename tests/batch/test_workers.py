@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 ROGUE = Path(__file__).with_name("rogue_worker.py")
-TIGHT = Caps(seconds=3, memory=700 << 20)
+TIGHT = Caps(seconds=4, memory=700 << 20)
 
 
 @pytest.fixture
@@ -49,11 +49,11 @@ def test_each_costs_only_itself(batch: RunBatch, inputs: Callable[..., Path], tm
     names = ("a", "hang", "b", "die", "c", "eat", "d", "raise", "e", "nonsense", "f")
     start = time.monotonic()
     batch(inputs(*names), jobs=2, caps=TIGHT)
-    assert time.monotonic() - start < 30
+    assert time.monotonic() - start < 60
     found = outcomes(tmp_path / "out")
     assert found == {
         **dict.fromkeys("abcdef", ("analysed", None)),
-        "hang": ("timeout", "took longer than 3 s"),
+        "hang": ("timeout", "took longer than 4 s"),
         "die": ("crashed", "the worker died 3 times (SIGSEGV)"),
         "eat": ("memory", "took more memory than 700 MiB"),
         "raise": ("crashed", found["raise"][1]),
@@ -73,12 +73,11 @@ def test_the_next_batch_does_not_wait_for_a_hang_again(
     folder = inputs("a", "hang")
     batch(folder, caps=TIGHT)
     before = tree(tmp_path / "out")
-    start = time.monotonic()
     batch(folder, caps=TIGHT)
-    assert time.monotonic() - start < TIGHT.seconds
+    assert (tmp_path / "marks" / "hangs").read_text("ascii") == "."
     assert tree(tmp_path / "out") == before
-    batch(folder, caps=Caps(seconds=4, memory=TIGHT.memory))
-    assert outcomes(tmp_path / "out")["hang"] == ("timeout", "took longer than 4 s")
+    batch(folder, caps=Caps(seconds=5, memory=TIGHT.memory))
+    assert outcomes(tmp_path / "out")["hang"] == ("timeout", "took longer than 5 s")
 
 
 def test_a_worker_that_is_killed_once_is_no_result(

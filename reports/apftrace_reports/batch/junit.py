@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from apftrace.batch.baseline import REGRESSIONS, TOO_FEW
 from apftrace.batch.overview import change_key
-from apftrace.batch.runs import ANALYSED, FAILED
+from apftrace.batch.runs import ANALYSED, FAILED, JOINED
 from apftrace_reports.batch.words import sentence
 from apftrace_reports.escape import xml
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from apftrace.batch.overview import Batch
 
 _MOST_OUTPUT = 20
-_NOT_COUNTED = frozenset({"skipped"})
+_NOT_COUNTED = frozenset({"skipped", JOINED})
 
 
 def render(batch: Batch) -> bytes:
