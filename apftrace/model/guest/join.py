@@ -99,7 +99,7 @@ def guest_side(
         waits = _woken_by_life(waits, wakes)
     owner = waits.filter(pl.col("wake_seq").is_not_null()).select("wake_seq", "wait_seq")
     wakes = wakes.join(owner, on="wake_seq", how="left", maintain_order="left")
-    waits = _with_state(_with_all(rec, waits, alignment), seen=rec.has("switch") or rec.has("wait_return"))
+    waits = _with_state(_with_all(rec, waits, alignment), rec)
 
     def at(ts: int | None, otherwise: int) -> int:
         return otherwise if ts is None else ts if clock is None else clock.one(ts)
@@ -181,16 +181,19 @@ def _with_all(rec: GuestRecording, waits: pl.DataFrame, alignment: Alignment) ->
     return waits.hstack(found)
 
 
-def _with_state(waits: pl.DataFrame, *, seen: bool) -> pl.DataFrame:
+def _with_state(waits: pl.DataFrame, rec: GuestRecording) -> pl.DataFrame:
     """Add ``slept``, ``state``, ``running`` and ``retry``.
 
-    A thread that was woken before it could sleep just goes on: it runs from the wake.
+    A thread that was woken before it could sleep just goes on: it runs from the wake. Without sched_switch that
+    is only known where the wake came in its own context, or before the wait.
     """
+    seen = rec.has("switch") or rec.has("wait_return")
     nested = (pl.col("woken_in") == pl.col("guest_tid")).fill_null(value=False)
     slept = pl.col("out_seq").is_not_null() & (
         pl.col("wake_seq").is_null() | (pl.col("out_seq") < pl.col("wake_seq"))
     )
-    awake = nested | ((pl.col("wake_seq").is_not_null() | pl.col("early")) & ~slept)
+    told = pl.col("wake_seq").is_not_null() & pl.lit(rec.has("switch"))
+    awake = nested | ((told | pl.col("early")) & ~slept)
     return waits.with_columns(slept.alias("slept")).with_columns(
         pl.when(pl.col("ran_seq").is_not_null() | (awake & ~pl.col("slept")))
         .then(pl.lit("ran"))
