@@ -77,7 +77,7 @@ def run(task: Task, go_on: Callable[[str, int], bool]) -> Message:
     """
     try:
         with ExitStack() as stack:
-            files = [(shown, stack.enter_context(_file(access, task))) for shown, access in task.inputs]
+            files = [(shown, stack.enter_context(file_of(access, task))) for shown, access in task.inputs]
             digest = _digest_of(files)
             if not go_on(digest, sum(os.stat(path).st_size for _, path in files)):  # noqa: PTH116
                 return Message({"status": "known"})
@@ -141,7 +141,7 @@ def _words(error: BaseException) -> str:
 
 
 @contextmanager
-def _file(access: dict[str, Any], task: Task) -> Iterator[str]:
+def file_of(access: dict[str, Any], task: Task) -> Iterator[str]:
     """Give the path of a file that has the input's bytes."""
     if "file" in access:
         yield access["file"]
@@ -169,7 +169,7 @@ def _stream(access: dict[str, Any]) -> Iterator[BinaryIO]:
         with fsspec.open(access["url"], "rb") as file:
             yield file
     else:
-        yield io.BytesIO(access["bytes"])
+        yield io.BytesIO(bytes.fromhex(access["hex"]))
 
 
 @lru_cache(maxsize=2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -11,6 +12,7 @@ from apftrace import __version__
 from apftrace.batch import dataset, runs
 from apftrace.batch.allow import AllowList, read_allow_list, today
 from apftrace.batch.baseline import compared, read_baseline
+from apftrace.batch.cluster import Cluster
 from apftrace.batch.grouping import Group, find_groups
 from apftrace.batch.job import Task, session_digest
 from apftrace.batch.labels import Labels
@@ -36,15 +38,6 @@ MADE = ("batch.json", "runs.jsonl", "faults", "findings", "reports", "index.html
 """What a batch leaves in its folder, the sign that it is complete first: it goes first and comes last."""
 
 
-class Runner(Protocol):
-    """Has tasks done, on this machine or elsewhere."""
-
-    def run(
-        self, units: Iterable[Unit], task_of: Callable[[Unit], Task | None]
-    ) -> Iterator[tuple[Unit, Outcome | None]]:
-        """Yield each unit with what became of it, as they come; without anything where nothing was to be done."""
-
-
 class Progress(Protocol):
     """Who is told how it goes."""
 
@@ -67,6 +60,7 @@ class Settings:
         limits: what archives may hold.
         late_after: see :func:`apftrace.analyze`.
         patterns: see :class:`apftrace.batch.labels.Labels`.
+        cluster: address of a Dask scheduler that has the work done; null for worker processes here.
         reports: how many traces get a report of their own at most.
         baseline: folder of an earlier batch, or its runs.jsonl.
         group_by: labels by which the baseline is compared.
@@ -82,6 +76,7 @@ class Settings:
     limits: Limits = field(default_factory=Limits)
     late_after: int | None = None
     patterns: tuple[str, ...] = ()
+    cluster: str | None = None
     reports: int = 20
     baseline: Path | None = None
     group_by: tuple[str, ...] = ("kernel",)
@@ -110,8 +105,12 @@ def run_batch(settings: Settings, progress: Progress) -> Batch:
     labels = Labels(settings.patterns)
     allow = read_allow_list(settings.allow, today()) if settings.allow else AllowList()
     before = read_baseline(settings.baseline) if settings.baseline else None
-    with Store(settings.output, settings.decisive(), settings.caps) as store:
-        work = _Work(settings, store, labels, progress)
+    with ExitStack() as stack:
+        cluster = Cluster[Unit](settings.cluster, settings.caps) if settings.cluster else None
+        if cluster is not None:
+            stack.callback(cluster.close)
+        store = stack.enter_context(Store(settings.output, settings.decisive(), settings.caps))
+        work = _Work(settings, store, labels, progress, cluster)
         lines = runs.lines(work.analyse(), store, labels)
         work.join(lines)
         lines = [with_allowed(line, allow) for line in lines]
@@ -179,13 +178,14 @@ class _Work:
     store: Store
     labels: Labels
     progress: Progress
+    cluster: Cluster[Unit] | None = None
 
     def analyse(self) -> list[Entry]:
         """Have every input analysed that has no result yet; return what became of each."""
         walk = self._walk()
         entries = []
         units = ((item,) for item in self._items(walk))
-        for (item,), outcome in self._runner(self.store.is_known).run(units, self._task):
+        for (item,), outcome in self._run(units, self._task, known=True):
             entry, result, took = self._settled(item, outcome)
             entries.append(entry)
             self.progress.done(entry, result, took, item.weight, walk.total)
@@ -200,7 +200,7 @@ class _Work:
         ]
         missing = {key: group for key, group in found if not self.store.is_known(key)}
         sessions = self._sessions({group.host: group for group in missing.values()})
-        for _, outcome in self._runner(lambda _: False).run(sessions, self._task):
+        for _, outcome in self._run(sessions, self._task):
             assert outcome is not None
             if outcome.sha256:
                 self.store.save(outcome.sha256, outcome.answer)
@@ -224,9 +224,7 @@ class _Work:
             line["report"] = f"reports/{runs.run_id(line)}.html"
             if not self.store.page(line["result"], path).exists():
                 missing[path] = Group(path, tuple(guests.get(path, ())))
-        for (item, *_), outcome in self._runner(lambda _: False).run(
-            self._sessions(missing), lambda unit: self._task(unit, "page")
-        ):
+        for (item, *_), outcome in self._run(self._sessions(missing), lambda unit: self._task(unit, "page")):
             line = chosen[item.path]
             if outcome is not None and outcome.answer.blobs and outcome.sha256 == line["result"]:
                 self.store.put(outcome.answer.blobs[0], self.store.page(line["result"], item.path))
@@ -235,8 +233,14 @@ class _Work:
                 chosen[path]["report"] = None
                 self.progress.say(f"{path}: no report could be made")
 
-    def _runner(self, is_known: Callable[[str], bool]) -> Runner:
-        return Pool(self.settings.jobs, self.settings.caps, is_known)
+    def _run(
+        self, units: Iterable[Unit], task_of: Callable[[Unit], Task | None], *, known: bool = False
+    ) -> Iterator[tuple[Unit, Outcome | None]]:
+        """Have tasks done, here or on the cluster; those with a result are passed over where ``known`` is set."""
+        if self.cluster is not None:
+            return self.cluster.run(units, task_of, self.store.digests() if known else ())
+        is_known = self.store.is_known if known else lambda _: False
+        return Pool[Unit](self.settings.jobs, self.settings.caps, is_known).run(units, task_of)
 
     def _walk(self, wanted: Callable[[str], bool] = lambda _: True) -> Walk:
         return Walk(self.settings.limits, self.store.temporary, self.settings.output.resolve(), wanted)

@@ -93,6 +93,10 @@ class Store:
         then = found.data["caps"]
         return bool(self._caps.seconds <= then["seconds"] and self._caps.memory <= then["memory"])
 
+    def digests(self) -> list[str]:
+        """Return the digests of all inputs whose results still stand."""
+        return [digest for digest in self._known if self.is_known(digest)]
+
     def load(self, digest: str) -> Message | None:
         """Return the result for these bytes; null when there is none, or none that is whole."""
         try:

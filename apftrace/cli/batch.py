@@ -49,6 +49,9 @@ class Size(click.ParamType[int]):
 )
 @click.option("--jobs", type=click.IntRange(1), help="Worker processes. Default: one per CPU.")
 @click.option(
+    "--cluster", metavar="ADDRESS", help="Have the work done by the Dask cluster of this scheduler."
+)
+@click.option(
     "--timeout",
     type=click.FloatRange(0, min_open=True),
     default=300,
@@ -118,6 +121,7 @@ def batch(
     sources: tuple[str, ...],
     output: Path,
     jobs: int | None,
+    cluster: str | None,
     timeout: float,
     memory: int | None,
     max_size: int,
@@ -165,6 +169,7 @@ def batch(
         limits=Limits(size=max_size),
         late_after=threshold,
         patterns=patterns,
+        cluster=cluster,
         reports=reports,
         baseline=baseline,
         group_by=groups,

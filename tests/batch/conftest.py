@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import pytest
 
 from apftrace.batch.children import Caps
-from apftrace.batch.job import Task, _file
+from apftrace.batch.job import Task, file_of
 from apftrace.batch.limits import Limits
 from apftrace.batch.run import Batch, Settings, run_batch
 from apftrace.batch.sources import Item, Sidecar, Walk
@@ -83,7 +83,7 @@ def content(item: Item, limits: Limits | None = None) -> bytes:
     """Return the bytes that a worker gets to see."""
     assert item.access is not None, item.problem
     task = Task("analyse", (), None, None, limits or Limits())
-    with _file(item.access.task(), task) as path:
+    with file_of(item.access.task(), task) as path:
         return Path(path).read_bytes()
 
 
