@@ -8,6 +8,7 @@ import tracemalloc
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -15,6 +16,7 @@ from apftrace.errors import TraceError, TraceFormatError, TraceUnsupported
 from apftrace_parsers.base import Loss
 from apftrace_parsers.registry import open_source
 from apftrace_parsers.tracedat.buffers import MAX_CHUNK_PAGES
+from apftrace_parsers.tracedat.compression import BlockError, codec
 from tests.builders import options as opt
 from tests.builders.formats import formats
 from tests.builders.subbuf import Layout
@@ -198,6 +200,19 @@ def test_a_bomb_in_a_chunk_is_not_unpacked(tmp_path: Path) -> None:
     finally:
         tracemalloc.stop()
     assert peak < 16 << 20
+
+
+def test_a_zstd_frame_cannot_claim_memory() -> None:
+    # With a content size in the frame, the library makes room for that whatever the limit.
+    bomb = zstandard.ZstdCompressor(write_content_size=True).compress(bytes(100 << 20))
+    tracemalloc.start()
+    try:
+        with pytest.raises(BlockError, match="claims 104857600 bytes instead of 4096"):
+            codec("zstd")(bomb, 4096)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 1 << 20
 
 
 def test_cpus_cannot_share_their_pages(tmp_path: Path) -> None:

@@ -40,8 +40,12 @@ def _zlib(data: bytes, size: int) -> bytes:
 
 
 def _zstd(data: bytes, size: int) -> bytes:
-    # trace-cmd leaves the content size out of its frames: the limit has to come from outside.
+    # trace-cmd leaves the content size out of its frames: the limit has to come from outside. A frame that has
+    # one is given as much memory as it claims, whatever the limit says.
     try:
+        claimed = zstandard.frame_content_size(data)
+        if claimed > size:
+            raise BlockError(f"its frame claims {claimed} bytes instead of {size}")
         content = zstandard.ZstdDecompressor().decompress(data, max_output_size=size)
     except zstandard.ZstdError as error:
         raise BlockError(str(error)) from None
