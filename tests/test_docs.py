@@ -13,6 +13,7 @@ from apftrace import docs, schema
 from apftrace.cli import cli
 from apftrace.model import judge
 from apftrace.model import tracepoints as tp
+from apftrace.model.guest import hooks
 from apftrace.model.guest.clock import METHODS
 from apftrace.model.rules import CATALOGUE
 from apftrace.model.rules.base import LIKELY, POSSIBLE, PROVED
@@ -97,10 +98,30 @@ def events(command: str) -> set[str]:
 
 
 def test_the_full_recording_names_every_tracepoint():
-    full, smallest, _ = (b for b in blocks(DOCS / "recording.md") if "trace-cmd record" in b)
+    full, smallest, *_ = (b for b in blocks(DOCS / "recording.md") if "trace-cmd record" in b)
     assert events(full) == {point.pick.events[0] for point in tp.TRACEPOINTS}
     safe = {tp.TRACEPOINTS[k].pick.events[0] for k in (*judge._CORE, *judge._PROOF)}
     assert events(smallest) == safe
+
+
+def test_recording_a_guest_names_functions_that_are_known():
+    probes = re.findall(r"'([pr]):apf/\w+ (\w+)", (DOCS / "recording.md").read_text("utf-8"))
+    assert {hooks.FUNCTIONS[function] for kind, function in probes if kind == "p"} == {
+        "wait",
+        "wake",
+        "irq",
+        "wake_all",
+    }
+    assert {hooks.RETURNS[hooks.FUNCTIONS[function]] for kind, function in probes if kind == "r"} == {
+        "wait_return"
+    }
+    (traced,) = (b for b in blocks(DOCS / "recording.md") if "-p function" in b)
+    assert {hooks.FUNCTIONS[f] for f in re.findall(r"-l (\w+)", traced)} == {
+        "wait",
+        "wake",
+        "irq",
+        "wake_all",
+    }
 
 
 def cells(page: Path, heading: str) -> list[str]:
