@@ -108,6 +108,7 @@ TRACERS = {
     "function_args": (FUNCTION_ARGS,),
     "graph": (GRAPH_ENTRY, GRAPH_EXIT),
     "graph_args": (GRAPH_ENTRY_ARGS, GRAPH_EXIT),
+    "graph_retaddr": (GRAPH_ENTRY_ARGS, GRAPH_EXIT),
 }
 PROBES = {
     (WAIT, False): probe("task_wait", 1361, {"token": "u32"}),
@@ -234,7 +235,7 @@ class Guest:
         """Return the trace.dat.
 
         Args:
-            hooks: kprobe, function, function_args, graph or graph_args.
+            hooks: kprobe, function, function_args, graph, graph_args or graph_retaddr.
             probes: the probes, where hooks are those.
             kallsyms: symbols in the file.
             entry_offset: bytes from a function's start to its hook (4 behind endbr64).
@@ -369,6 +370,8 @@ def _record(
 ) -> Event | None:
     at, parent = ADDRESSES[call.function] + offset, ADDRESSES.get(PARENTS.get(call.function, ""), 0)
     args: dict[str, Value] = {"args": [call.token, 0xDEAD]} if hooks.endswith("_args") and call.token else {}
+    if hooks == "graph_retaddr":
+        args = {"args": [parent]}
     fields: dict[str, Value]
     if hooks.startswith("function"):
         if call.returns:

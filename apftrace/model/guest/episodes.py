@@ -35,24 +35,29 @@ class Episodes:
 
     Args:
         keep: takes an event that belongs to one: kind, ts, cpu, tid, a, b, c.
+
+    Attributes:
+        open: by thread.
+        running: the thread that each CPU was switched to last; whoever takes switches keeps it.
+        runnable_on: per CPU the threads of open waits that could run there.
     """
 
     def __init__(self, keep: Callable[..., None]) -> None:
         self._keep = keep
-        self._open: dict[int, _Episode] = {}
+        self.open: dict[int, _Episode] = {}
         self._faulted: dict[int, None] = {}
-        self._running: dict[int, int] = {}
-        self._runnable_on: dict[int, set[int]] = {}
+        self.running: dict[int, int] = {}
+        self.runnable_on: dict[int, set[int]] = {}
 
     def hit(self, kind: str, ts: int, cpu: int, tid: int, token: int | None) -> None:
         """Take a hit of a hook."""
         if kind == hk.WAIT and tid > 0:
             self._close(tid)
-            self._open[tid] = _Episode(token)
+            self.open[tid] = _Episode(token)
         elif kind == hk.WAIT_RETURN:
             self._close(tid)
         elif kind == hk.WAKE:
-            for waiter, episode in self._open.items():
+            for waiter, episode in self.open.items():
                 if token is not None and episode.token == token:
                     episode.woken = True
                     if waiter == tid:
@@ -61,21 +66,17 @@ class Episodes:
                     break
 
     def context(self, kind: str, ts: int, cpu: int, tid: int, a: int, b: int, c: int) -> None:
-        """Take an event that any thread causes."""
-        if kind == "switch":
-            self._switch(ts, cpu, a, b, c)
-        elif kind == "page_fault":
+        """Take a wakeup or a page fault, of any thread."""
+        if kind == "page_fault":
             if tid in self._faulted:
                 del self._faulted[tid]
                 self._keep(kind, ts, cpu, tid, a, b, c)
-        elif a in self._open:
+        elif a in self.open:
             self._wake(kind, ts, cpu, tid, a, b)
 
-    def _switch(self, ts: int, cpu: int, prev: int, state: int, following: int) -> None:
-        self._running[cpu] = following
-        out, into = self._open.get(prev), self._open.get(following)
-        if out is None and into is None and not self._runnable_on.get(cpu):
-            return
+    def switch(self, ts: int, cpu: int, prev: int, state: int, following: int) -> None:
+        """Take a switch that an open wait is about: of its thread, or on a CPU where that could run."""
+        out, into = self.open.get(prev), self.open.get(following)
         if self._allowed(cpu, out or into):
             self._keep("switch", ts, cpu, prev, state, following)
         if out is not None:
@@ -92,27 +93,27 @@ class Episodes:
             own.rows += 1
             return own.rows <= MOST_ROWS
         allowed = False
-        for tid in self._runnable_on[cpu]:
-            episode = self._open[tid]
+        for tid in self.runnable_on[cpu]:
+            episode = self.open[tid]
             episode.rows += 1
             allowed = allowed or episode.rows <= MOST_ROWS
         return allowed
 
     def _wake(self, kind: str, ts: int, cpu: int, tid: int, woken: int, target: int) -> None:
-        episode = self._open[woken]
+        episode = self.open[woken]
         episode.rows += 1
         if episode.rows > MOST_ROWS:
             return
-        self._keep(kind, ts, cpu, tid, woken, target, self._running.get(target))
+        self._keep(kind, ts, cpu, tid, woken, target, self.running.get(target))
         if episode.runs_on is not None:
-            self._runnable_on[episode.runs_on].discard(woken)
+            self.runnable_on[episode.runs_on].discard(woken)
         episode.runs_on = target
-        self._runnable_on.setdefault(target, set()).add(woken)
+        self.runnable_on.setdefault(target, set()).add(woken)
 
     def _close(self, tid: int) -> None:
-        episode = self._open.pop(tid, None)
+        episode = self.open.pop(tid, None)
         if episode is None:
             return
         self._faulted[tid] = None
         if episode.runs_on is not None:
-            self._runnable_on[episode.runs_on].discard(tid)
+            self.runnable_on[episode.runs_on].discard(tid)

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from apftrace.model.guest.recording import GuestRecording
 
 KINDS = {WAIT: "wait", WAKE: "wake", IRQ: "irq", WAKE_ALL: "wake_all"}
-DAT_FORMS = ("kprobe", "function", "function_args", "graph", "graph_args")
+DAT_FORMS = ("kprobe", "function", "function_args", "graph", "graph_args", "graph_retaddr")
 TOLD = {
     # Whether a form tells returns, and whether it tells tokens.
     "kprobe": (True, True),
@@ -41,6 +41,8 @@ TOLD = {
     "function_args": (False, True),
     "graph": (True, False),
     "graph_args": (True, True),
+    # What stands where arguments would is the return address.
+    "graph_retaddr": (True, False),
 }
 MODERATE = settings(
     max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
