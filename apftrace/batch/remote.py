@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from apftrace.batch.limits import spool
+from apftrace.batch.limits import NoRoom, Refused, spool
 from apftrace.batch.sources import HEAD, AtUrl, Item, OnDisk, Sidecar, failed, is_archive
 
 if TYPE_CHECKING:
@@ -25,6 +25,8 @@ def walk_url(walk: Walk, source: str) -> Iterator[Item | Sidecar]:
     only = _matcher(chained["members"]) if chained else None
     try:
         yield from _Remote(walk, source, url, only).files()
+    except NoRoom:
+        raise
     except ImportError as error:
         yield failed(source, source, "unreadable", f"a driver is missing: {error}")
     except Exception as error:
@@ -64,6 +66,10 @@ class _Remote:
             shown = self.source if path == self.root else f"{self._base()}/{inner}"
             try:
                 yield from self._file(path, size, shown, inner)
+            except NoRoom:
+                raise
+            except Refused as refused:
+                yield failed(shown, inner, "refused", str(refused))
             except Exception as error:
                 yield failed(shown, inner, "unreadable", _told(error))
 
