@@ -195,7 +195,7 @@ FAULTS = Table(
         Column("p3", "i64", "ns", "Phase P3."),
         Column("p4", "i64", "ns", "Phase P4; null for halt lives."),
         Column("p5", "i64", "ns", "Phase P5; null for halt lives."),
-        Column("p6", "i64", "ns", "Phase P6; 0 for a thread that was woken before it could sleep."),
+        Column("p6", "i64", "ns", "Phase P6; null for a thread that was woken before it could sleep."),
         Column("p7", "i64", "ns", "Phase P7; needs a probe on the return of the wait."),
         Column("steal", "i64", "ns", "Part of P6 during which the host kept that vCPU off its CPUs."),
         Column(

@@ -115,7 +115,7 @@ class GuestStory:
 
     def tick(self, at: int, cpu: int) -> GuestStory:
         """Add a record that only shows that the CPU was recorded."""
-        return self.event(at, cpu, 0, "sched_wakeup: comm=rcu pid=15 prio=120 target_cpu=000")
+        return self.event(at, cpu, 0, "local_timer_entry: vector=236")
 
     def write(self, path: Path) -> Path:
         """Write the text, as tracefs shows it, to the ns."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+import polars as pl
+
 from apftrace.model.guest import inference
 from apftrace.model.guest.candidates import hits_of, host_lives
 from apftrace.model.guest.clock import GIVEN, SYNCHRONISED, TSC, Alignment, ClockMap
@@ -12,12 +14,13 @@ from apftrace.model.guest.inference import RIVAL_VM, Attempt
 from apftrace.model.guest.tsc import TscOffset, tsc_map
 
 if TYPE_CHECKING:
-    import polars as pl
-
     from apftrace.model.correlate import Case
     from apftrace.model.guest.recording import GuestRecording
     from apftrace_parsers.base import SourceInfo
 
+
+GROUP = "vm-"
+"""How a VM is called that is only known as threads with one guest memory."""
 
 _TEXT_GRAIN = 1000
 """ns to which text rounds its stamps, at both ends of a comparison; ticks are whole."""
@@ -73,14 +76,57 @@ def align(host: HostClock, guests: tuple[GuestClock, ...]) -> tuple[Alignment, .
             break
         votes, at, vm = max(left)
         attempt = tries[-at][vm]
-        rivals = [v for v, i, other in left if i == at and other != vm and v >= max(1, RIVAL_VM * votes)]
+        kin = _also(vm, tries[-at], by_vm)
+        rivals = [
+            v for v, i, other in left
+            if i == at and other != vm and other not in kin and v >= max(1, RIVAL_VM * votes)
+        ]  # fmt: skip
         if rivals:
             refused = f"the tokens fit {1 + len(rivals)} VMs alike"
             out[-at] = Alignment(attempt.alignment.machine, refused=refused)
             continue
+        also = _also(vm, tries[-at], {v: lives for v, lives in by_vm.items() if v not in taken})
+        if also:
+            attempt = _attempt_all(host, guests[-at], [vm, *also], by_vm)
         out[-at] = attempt.alignment
-        taken.add(vm)
+        taken |= {vm, *also}
     return tuple(out[i] if i in out else _unplaced(guest, tries[i], taken) for i, guest in enumerate(guests))
+
+
+def _also(vm: str, found: dict[str, Attempt], by_vm: dict[str, pl.DataFrame]) -> list[str]:
+    """Return the other groups of vCPU threads that are of the same VM.
+
+    Where the host's trace does not show guest memory, every thread is a group of its own. Those that the same
+    guest fits at the same time, and that are other vCPUs, are one VM.
+    """
+    if not vm.startswith(GROUP):
+        return []
+    a = found[vm].alignment
+    vcpus = set(by_vm[vm]["vcpu"])
+    out = []
+    for other, attempt in found.items():
+        b = attempt.alignment
+        if other == vm or not other.startswith(GROUP) or other not in by_vm or b.clock is None:
+            continue
+        own = set(by_vm[other]["vcpu"])
+        if own.isdisjoint(vcpus) and _overlap(a, b):
+            out.append(other)
+            vcpus |= own
+    return out
+
+
+def _overlap(a: Alignment, b: Alignment) -> bool:
+    if a.offset is None or b.offset is None or a.within is None or b.within is None:
+        return False
+    return abs(a.offset - b.offset) <= a.within + b.within
+
+
+def _attempt_all(
+    host: HostClock, guest: GuestClock, vms: list[str], by_vm: dict[str, pl.DataFrame]
+) -> Attempt:
+    lives = pl.concat([by_vm[vm] for vm in vms]).sort("life")
+    attempt = _attempt(host, guest, vms[0], lives, hits_of(guest.rec))
+    return Attempt(replace(attempt.alignment, also=tuple(vms[1:])), attempt.votes)
 
 
 def _unplaced(guest: GuestClock, found: dict[str, Attempt], taken: set[str]) -> Alignment:

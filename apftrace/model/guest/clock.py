@@ -68,6 +68,7 @@ class Alignment:
     Attributes:
         machine: the guest.
         vm: the VM of the host's trace that it is; null when unknown.
+        also: further groups of vCPU threads that turned out to be of this VM.
         method: key of ``METHODS``.
         clock: the map; null when there is none.
         offset: host minus guest, in the host's unit, where the guest's trace begins; null where the
@@ -89,6 +90,7 @@ class Alignment:
 
     machine: str
     vm: str | None = None
+    also: tuple[str, ...] = ()
     method: str = NONE
     clock: ClockMap | None = None
     offset: int | None = None

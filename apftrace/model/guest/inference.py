@@ -132,6 +132,11 @@ def confirm(
     )
     agreed = nearest.filter(pl.col("off") <= TOLERANCE).drop("off")
     votes = agreed["life"].n_unique()
+    once = met.filter((pl.len().over("seq") == 1) & (pl.len().over("life", "kind") == 1))
+    if not known.height and once["life"].n_unique() >= FEWEST:
+        return _refused(
+            rec, vm, "with it the guest's events lie outside the host's record, in spite of their tokens"
+        )
     if not known.height:
         return Attempt(_stated(rec, vm, method, start, votes), votes)
     if agreed.height < QUORUM * known.height:
@@ -144,7 +149,16 @@ def confirm(
 
 def _stated(rec: GuestRecording, vm: str, method: str, start: ClockMap, tokens: int) -> Alignment:
     offset = _offset(start, rec)
-    return Alignment(rec.machine, vm, method, start, offset, rate=start.rate, tokens=tokens, drift_ppm=0.0)
+    return Alignment(
+        rec.machine,
+        vm,
+        method=method,
+        clock=start,
+        offset=offset,
+        rate=start.rate,
+        tokens=tokens,
+        drift_ppm=0.0,
+    )
 
 
 @dataclass(frozen=True)

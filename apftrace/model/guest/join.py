@@ -56,6 +56,10 @@ class GuestSide:
         """Return an instant of the guest's clock on the host's, or as it is where that cannot be told."""
         return ts if self.alignment.clock is None else self.alignment.clock.one(ts)
 
+    def instants(self, ts: pl.Series) -> pl.Series:
+        """Return instants of the guest's clock as `at` does."""
+        return ts if self.alignment.clock is None else self.alignment.clock.to_host(ts)
+
     def is_blind(self, start: int, stop: int) -> bool:
         """Say whether records of any CPU of the guest may be missing in a span."""
         return any(begin <= stop and end >= start for begin, end in self.ends)
@@ -237,7 +241,7 @@ def with_border(lives: pl.DataFrame, sides: tuple[GuestSide, ...]) -> pl.DataFra
     lives = attach(lives, found)
     runnable = pl.when(pl.col("slept")).then(pl.coalesce("wakeup", "wake")).otherwise("running")
     return lives.with_columns(
-        (pl.col("running") - runnable).clip(lower_bound=0).alias("p6"),
+        pl.when(pl.col("slept")).then((pl.col("running") - runnable).clip(lower_bound=0)).alias("p6"),
         (pl.col("retry") - pl.col("running")).clip(lower_bound=0).alias("p7"),
         (pl.coalesce("retry", "running") - pl.col("not_present")).alias("e2e"),
     )

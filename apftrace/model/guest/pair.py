@@ -114,6 +114,7 @@ def _renamed(case: Case, alignments: tuple[Alignment, ...]) -> tuple[Case, tuple
     names = {
         a.vm: a.machine for a in alignments if a.vm is not None and a.clock is not None and a.vm != a.machine
     }
+    names |= {vm: a.machine for a in alignments if a.clock is not None for vm in a.also}
     if not names:
         return case, alignments
 

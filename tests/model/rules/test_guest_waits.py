@@ -102,6 +102,15 @@ class TestLostInGuest:
         analysis = pair.analyse(guest_off=["sched_switch", "sched_waking", "sched_wakeup", "task_back"])
         assert rules(analysis, "error", "warning") == set()
 
+    @pytest.mark.parametrize(
+        "off", [["sched_waking", "sched_wakeup"], ["sched_switch", "sched_waking", "sched_wakeup"]]
+    )
+    def test_found_as_a_warning_where_it_may_starve(self, off: list[str]) -> None:
+        analysis = GUEST_HISTORIES["lost-in-guest"]().analyse(guest_off=off)
+        (finding,) = found(analysis, "lost-in-guest")
+        assert (finding["severity"], finding["confidence"]) == ("warning", "possible")
+        assert any("starved" in text for text in finding["not_ruled_out"])
+
 
 class TestMissingGuestHandler:
     def test_found_where_neither_handler_nor_wake_nor_ack_came(self) -> None:
