@@ -18,7 +18,7 @@ import polars as pl
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from apftrace.analysis import Analysis, Input
+    from apftrace.analysis import Analysis, GuestLink, Input
 
 _PAGE_SHIFT = 12
 _PAGE = 1 << _PAGE_SHIFT
@@ -46,8 +46,8 @@ _COMMS = (
     re.compile(r"comm=(\S.*?) (?:prev_|next_|parent_|child_)?(?:pid|prio|tid)="),
     re.compile(r"(?:sched_\w+:|==>)\s+(\S.*?):\d+ \[\d+\]"),
 )
-# And where a finding names a task: see model.rules.causes.
-_TASK = r"(?P<task>(?<=while ).+?(?= \(\d+\) ran))"
+# And where a finding names a task: see model.rules.causes, guest_waits and guest_causes.
+_TASK = r"(?P<task>(?<=while ).+?(?= \(\d+\) ran)|(?<=guest thread )(?!\d+ ).{1,16}?(?=-\d+\b))"
 _NO_COMM = frozenset({"<idle>", "<...>"})
 _OWN_VM = re.compile(r"(?:pid|vm)-\d+")
 _VERSION = re.compile(r"\d+\.\d+")
@@ -70,6 +70,7 @@ def redacted(analysis: Analysis) -> Analysis:
         vcpus=redactor.frame(analysis.vcpus),
         accounting=redactor.frame(analysis.accounting),
         losses=tuple(replace(loss, machine=redactor.guest(loss.machine)) for loss in analysis.losses),
+        guests=tuple(redactor.link(link) for link in analysis.guests),
         excerpts={
             finding: tuple(redactor.raw(line) for line in lines)
             for finding, lines in analysis.excerpts.items()
@@ -118,8 +119,9 @@ class _Redactor:
         comms = [*analysis.vcpus["comm"].drop_nulls()]
         lines = [line for lines in analysis.excerpts.values() for line in lines]
         comms += [comm for line in lines for form in _COMMS for comm in form.findall(line)]
-        for cause in analysis.findings["cause"].drop_nulls().unique(maintain_order=True):
-            comms += re.findall(_TASK, cause)
+        for column in ("cause", "message"):
+            for text in analysis.findings[column].drop_nulls().unique(maintain_order=True):
+                comms += re.findall(_TASK, text)
         for comm in comms:
             self.comm(comm)
 
@@ -148,6 +150,16 @@ class _Redactor:
             kernel=self._kernel(one.kernel),
             notes=tuple(self.sentence(note) for note in one.notes),
             sha256=None,
+        )
+
+    def link(self, one: GuestLink) -> GuestLink:
+        return replace(
+            one,
+            machine=self.guest(one.machine),
+            vm=None if one.vm is None else self.guest(one.vm),
+            refused=None if one.refused is None else self.sentence(one.refused),
+            contradictions=tuple(self.sentence(text) for text in one.contradictions),
+            notes=tuple(self.sentence(text) for text in one.notes),
         )
 
     def guest(self, name: str) -> str:
@@ -208,6 +220,7 @@ class _Redactor:
             "gfn": self.page,
             "vm": self.guest,
             "machine": self.guest,
+            "guest": self.guest,
             "comm": self.comm,
             "message": self.sentence,
             "cause": self.sentence,
@@ -222,7 +235,15 @@ class _Redactor:
         return [self.sentence(text) for text in texts]
 
     def _evidence(self, events: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        return [event | {"text": self.raw(event["text"] or "")} for event in events]
+        return [
+            event | {"event": self._event(event["event"]), "text": self.raw(event["text"] or "")}
+            for event in events
+        ]
+
+    def _event(self, name: str | None) -> str | None:
+        # A guest's event has the guest's name in front.
+        guest, colon, event = (name or "").rpartition(":")
+        return f"{self.guest(guest)}:{event}" if colon else name
 
 
 def _changed(series: pl.Series, change: Callable[[Any], Any]) -> pl.Series:
