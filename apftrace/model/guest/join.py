@@ -239,7 +239,7 @@ def with_border(lives: pl.DataFrame, sides: tuple[GuestSide, ...]) -> pl.DataFra
         parts.append(pl.concat([own, woken.join(own, on="life", how="anti")], how="diagonal"))
     found = pl.concat(parts).unique("life", keep="first", maintain_order=True)
     lives = attach(lives, found)
-    runnable = pl.when(pl.col("slept")).then(pl.coalesce("wakeup", "wake")).otherwise("running")
+    runnable = pl.coalesce("wakeup", "wake")
     return lives.with_columns(
         pl.when(pl.col("slept")).then((pl.col("running") - runnable).clip(lower_bound=0)).alias("p6"),
         (pl.col("retry") - pl.col("running")).clip(lower_bound=0).alias("p7"),

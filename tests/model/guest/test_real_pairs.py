@@ -80,9 +80,9 @@ def test_every_wait_of_the_guest_belongs_to_the_life_of_its_token(agent: Analysi
 
 def test_the_phases_beyond_the_border(agent: Analysis) -> None:
     rows = dict(agent.latency.filter(pl.col("kind") == "all").select("phase", "n").iter_rows())
-    assert rows["p6"] == rows["e2e"] == 360
+    assert (rows["p6"], rows["e2e"]) == (271, 360)
     lives = agent.faults.filter(pl.col("p6").is_not_null())
-    assert lives.filter((pl.col("p6") < 0) | (pl.col("steal") > pl.col("p6"))).height == 0
+    assert lives.filter((pl.col("p6") <= 0) | (pl.col("steal") > pl.col("p6"))).height == 0
     assert lives.filter(pl.col("e2e") < pl.col("p6")).height == 0
     stolen = agent.findings.filter(pl.col("cause").str.starts_with("steal"))
     queued = agent.findings.filter(pl.col("cause").str.starts_with("guest run queue: guest thread"))
