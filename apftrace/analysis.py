@@ -93,6 +93,31 @@ class LossSpan:
 
 
 @dataclass(frozen=True)
+class Step:
+    """One step of a story: an instant, the phase that ended there (null for the first), and what happened."""
+
+    ts: int
+    phase: str | None
+    text: str
+
+
+@dataclass(frozen=True)
+class Story:
+    """One of the slowest lives, told step by step; the other names are those of table ``faults``."""
+
+    machine: str
+    vm: str | None
+    vcpu: int | None
+    tid: int
+    token: int
+    not_present: int
+    total: int
+    kind: str
+    outcome: str
+    steps: tuple[Step, ...]
+
+
+@dataclass(frozen=True)
 class GuestLink:
     """How a guest's trace was brought to its host's.
 
@@ -155,6 +180,7 @@ class Analysis:
         losses: gaps in the record.
         guests: how each guest's trace was brought to the host's; empty without one.
         excerpts: raw trace lines around the worst findings, by finding id.
+        stories: the slowest lives, the slowest first.
     """
 
     inputs: tuple[Input, ...]
@@ -172,6 +198,7 @@ class Analysis:
     losses: tuple[LossSpan, ...] = ()
     guests: tuple[GuestLink, ...] = ()
     excerpts: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    stories: tuple[Story, ...] = ()
 
     def write(self, path: str | Path, format: str | None = None) -> None:  # noqa: A002
         """Write a report; ``format`` defaults to what the suffix of ``path`` says.

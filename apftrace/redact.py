@@ -18,7 +18,7 @@ import polars as pl
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from apftrace.analysis import Analysis, GuestLink, Input
+    from apftrace.analysis import Analysis, GuestLink, Input, Story
 
 _PAGE_SHIFT = 12
 _PAGE = 1 << _PAGE_SHIFT
@@ -69,6 +69,7 @@ def redacted(analysis: Analysis) -> Analysis:
         findings=redactor.frame(analysis.findings),
         vcpus=redactor.frame(analysis.vcpus),
         accounting=redactor.frame(analysis.accounting),
+        stories=tuple(redactor.story(story) for story in analysis.stories),
         losses=tuple(replace(loss, machine=redactor.guest(loss.machine)) for loss in analysis.losses),
         guests=tuple(redactor.link(link) for link in analysis.guests),
         excerpts={
@@ -122,6 +123,9 @@ class _Redactor:
         for column in ("cause", "message"):
             for text in analysis.findings[column].drop_nulls().unique(maintain_order=True):
                 comms += re.findall(_TASK, text)
+        for story in analysis.stories:
+            for step in story.steps:
+                comms += re.findall(_TASK, step.text)
         for comm in comms:
             self.comm(comm)
 
@@ -165,6 +169,14 @@ class _Redactor:
     def guest(self, name: str) -> str:
         # "host", "pid-7" and "vm-7" are the model's own words for machines that the trace does not name.
         return name if name == "host" or _OWN_VM.fullmatch(name) else self._guests(name)
+
+    def story(self, story: Story) -> Story:
+        return replace(
+            story,
+            machine=self.guest(story.machine),
+            vm=story.vm and self.guest(story.vm),
+            steps=tuple(replace(step, text=self.sentence(step.text)) for step in story.steps),
+        )
 
     def comm(self, name: str) -> str:
         return name if name in _NO_COMM else self._comms(name)

@@ -15,6 +15,7 @@ from apftrace.model.judge import judge
 from apftrace.model.phases import latency
 from apftrace.model.protocol import protocol
 from apftrace.model.recording import Recording, record
+from apftrace.model.stories import look_closely, stories
 from apftrace.model.vcpus import vcpus
 from apftrace.schema import FAULTS
 
@@ -42,6 +43,7 @@ def analyse_source(source: Source, *, late_after: int | None = None) -> Analysis
     if not _serves_pages(rec) and _is_guest(source):
         return _guest_alone(source)
     case = correlate(rec, late_after=late_after, clock_is_ns=source.info.clock_unit == "ns")
+    case = replace(case, close=look_closely(source, case))
     analysis = conclude(case, (describe(source, rec, result),))
     return replace(analysis, excerpts=excerpts(source, case, analysis.findings))
 
@@ -75,6 +77,7 @@ def analyse_pair(source: Source, guests: Sequence[GuestInput], *, late_after: in
     rec, result = record(source)
     case = correlate(rec, late_after=late_after, clock_is_ns=source.info.clock_unit == "ns")
     case, recorded = with_guests(case, source, guests, late_after)
+    case = replace(case, close=look_closely(source, case))
     inputs = [describe(source, rec, result)]
     inputs += [describe(g.source, r, res) for g, (r, res) in zip(guests, recorded, strict=True)]
     analysis = conclude(case, tuple(inputs))
@@ -114,6 +117,7 @@ def conclude(case: Case, inputs: tuple[Input, ...]) -> Analysis:
         )
         + tuple(_loss_of(side, loss) for side in case.guests for loss in side.rec.losses),
         guests=tuple(_link(case, side) for side in case.guests),
+        stories=stories(case),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -28,6 +28,7 @@ from apftrace.model.loss import overlaps_blind
 if TYPE_CHECKING:
     from apftrace.model.guest.join import GuestSide
     from apftrace.model.recording import Recording
+    from apftrace.model.timeline import Spent
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ class Case:
         comms: names of threads, by thread id.
         clock_is_ns: false when the trace clock has no known rate.
         guests: what the guests' own traces show; empty without one.
+        close: what the thread concerned did in a phase, by life and phase, for the lives that are told in full.
     """
 
     rec: Recording
@@ -67,6 +69,7 @@ class Case:
     comms: dict[int, str]
     clock_is_ns: bool
     guests: tuple[GuestSide, ...] = ()
+    close: dict[tuple[int, str], Spent] = field(default_factory=dict)
 
 
 def correlate(rec: Recording, *, late_after: int | None = None, clock_is_ns: bool = True) -> Case:

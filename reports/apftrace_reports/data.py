@@ -116,8 +116,17 @@ class LatencyRow:
 
 
 @dataclass(frozen=True)
+class Step:
+    """One step of a life's story: ns since not_present, the phase that ended there, and what happened."""
+
+    after: int
+    phase: str | None
+    text: str
+
+
+@dataclass(frozen=True)
 class Life:
-    """One life of the table of the slowest."""
+    """One life of the table of the slowest, and its story where it was looked at closely."""
 
     token: str
     where: str
@@ -127,6 +136,7 @@ class Life:
     total: int
     phases: dict[str, int | None]
     blocker: str | None
+    steps: tuple[Step, ...]
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from apftrace_reports.units import hexadecimal
 if TYPE_CHECKING:
     import polars as pl
 
-    from apftrace.analysis import Analysis, GuestLink, Input
+    from apftrace.analysis import Analysis, GuestLink, Input, Story
 
 _STATISTICS = ("n", "min", "p50", "p95", "p99", "max")
 _IDENTITY = ("machine", "vm", "vcpu", "tid")
@@ -59,6 +59,7 @@ def document(analysis: Analysis) -> dict[str, Any]:
         "late_after_ns": {_phase(phase): limit for phase, limit in analysis.late_after.items()},
         "vcpus": [{key: _number(value) for key, value in row.items()} for row in analysis.vcpus.to_dicts()],
         "findings": [_finding(row) for row in analysis.findings.iter_rows(named=True)],
+        "stories": [_story(one) for one in analysis.stories],
         "not_run": [{"rule": one.rule, "missing": list(one.missing)} for one in analysis.not_run],
     }
 
@@ -154,6 +155,24 @@ def _finding(row: dict[str, Any]) -> dict[str, Any]:
         ],
         "ruled_out": row["ruled_out"] or [],
         "not_ruled_out": row["not_ruled_out"] or [],
+    }
+
+
+def _story(story: Story) -> dict[str, Any]:
+    return {
+        "machine": story.machine,
+        "vm": story.vm,
+        "vcpu": story.vcpu,
+        "tid": story.tid,
+        "token": hexadecimal(story.token),
+        "kind": story.kind,
+        "outcome": story.outcome,
+        "not_present_ns": story.not_present,
+        "total_ns": story.total,
+        "steps": [
+            {"ts_ns": one.ts, "phase": one.phase and _phase(one.phase), "text": one.text}
+            for one in story.steps
+        ],
     }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from apftrace_reports.base import Rendered
-from apftrace_reports.data import named_records, whereabouts
+from apftrace_reports.data import named_records, phase_label, whereabouts
 from apftrace_reports.escape import code_span, markdown
 from apftrace_reports.units import count, duration, instant, plural
 
@@ -44,7 +44,7 @@ def lines(data: ReportData) -> list[str]:
             "",
             *(f"- reason: {markdown(one)}" for one in data.unsafe),
         ]
-    sections = (_findings, _phases, _accounting, _environment, _not_run)
+    sections = (_findings, _phases, _stories, _accounting, _environment, _not_run)
     return out + [line for section in sections for line in section(data)]
 
 
@@ -125,6 +125,17 @@ def _phases(data: ReportData) -> list[str]:
         "",
         *_table(("phase", "kind", "n", "p50", "p95", "p99", "max"), rows, numbers=2),
     ]
+
+
+def _stories(data: ReportData) -> list[str]:
+    out = []
+    for life in data.slowest:
+        if life.steps:
+            out += ["", f"- {code_span(life.token)} {life.where}: {duration(life.total, data.unit)}"]
+            for step in life.steps:
+                phase = f" {phase_label(step.phase)}" if step.phase else ""
+                out.append(f"  - +{duration(step.after, data.unit)}{phase}: {markdown(step.text)}")
+    return ["", "### The slowest lives, step by step", *out] if out else []
 
 
 def _accounting(data: ReportData) -> list[str]:

@@ -23,6 +23,7 @@ from apftrace_reports.data import (
     LatencyRow,
     Life,
     ReportData,
+    Step,
     VcpuRow,
     phase_label,
     phase_words,
@@ -35,7 +36,7 @@ from apftrace_reports.gaps import gaps_in_words
 from apftrace_reports.units import hexadecimal
 
 if TYPE_CHECKING:
-    from apftrace.analysis import Analysis
+    from apftrace.analysis import Analysis, Story
 
 
 _SUMMED = ("rule", "severity", "confidence", "ts", "machine", "vm", "vcpu")
@@ -54,7 +55,7 @@ def prepare(
     """
     several = several_vms(analysis)
     groups = finding_groups(analysis, in_full, per_rule, several=several)
-    lives = slowest_lives(analysis.faults, slowest, several=several)
+    lives = slowest_lives(analysis, slowest, several=several)
     heard = {*analysis.findings["rule"].drop_nulls().unique(), *(one.rule for one in analysis.not_run)}
     return ReportData(
         verdict=analysis.verdict,
@@ -211,8 +212,10 @@ def _latency(row: dict[str, Any], late_after: dict[str, int]) -> LatencyRow:
     )
 
 
-def slowest_lives(faults: pl.DataFrame, number: int, *, several: bool) -> tuple[Life, ...]:
+def slowest_lives(analysis: Analysis, number: int, *, several: bool) -> tuple[Life, ...]:
     """Return the lives with the longest total, the longest first."""
+    faults = analysis.faults
+    told = {(one.tid, one.token, one.not_present): one for one in analysis.stories}
     # Only the columns that decide are put in order; there may be millions of lives.
     order = (
         faults.lazy()
@@ -234,9 +237,16 @@ def slowest_lives(faults: pl.DataFrame, number: int, *, several: bool) -> tuple[
             total=row["total"],
             phases={phase: row[phase] for phase in LIFE_PHASES},
             blocker=hexadecimal(row["blocker"]),
+            steps=_steps(told.get((row["tid"], row["token"], row["not_present"]))),
         )
         for row in rows.iter_rows(named=True)
     )
+
+
+def _steps(story: Story | None) -> tuple[Step, ...]:
+    if story is None:
+        return ()
+    return tuple(Step(one.ts - story.not_present, one.phase, visible(one.text)) for one in story.steps)
 
 
 def _shown_phases(lives: tuple[Life, ...]) -> tuple[str, ...]:

@@ -51,6 +51,7 @@ def lines(data: ReportData) -> list[str]:
         _findings(data),
         _phases(data),
         _slowest(data),
+        _stories(data),
         _accounting(data),
         _vcpus(data),
         _environment(data),
@@ -204,6 +205,20 @@ def _slowest(data: ReportData) -> list[str]:
         numbers = (life.total, *(life.phases[phase] for phase in phases))
         out.append(pad(life.token, 18) + "".join(f"{_short(number, data.unit):>9}" for number in numbers))
         out += wrap(_life_words(life, data.unit), WIDTH, "  ", "  ")
+    return out
+
+
+def _stories(data: ReportData) -> list[str]:
+    told = [life for life in data.slowest if life.steps]
+    if not told:
+        return []
+    out = ["STORIES  the slowest lives, step by step"]
+    for life in told:
+        out += wrap(f"{life.token}, {life.where}, {_short(life.total, data.unit)}:", WIDTH, "  ", "  ")
+        for step in life.steps:
+            label = phase_label(step.phase) if step.phase else ""
+            first = "    " + pad(f"+{_short(step.after, data.unit)}", 9) + " " + pad(label, 6)
+            out += wrap(step.text, WIDTH, first, " " * columns(first))
     return out
 
 

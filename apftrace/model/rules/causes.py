@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from apftrace.model import timeline
 from apftrace.model import tracepoints as tp
 from apftrace.model.readings import SHARES
 from apftrace.model.rules.base import LIKELY, POSSIBLE, PROVED, Row, duration, hexed
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from apftrace.model.correlate import Case
+    from apftrace.model.timeline import Spent
 
 IRQS_OFF = "guest interrupts off"
 MOSTLY = 0.4
@@ -37,13 +39,43 @@ def cause_of(case: Case, life: Row, phase: str, holders: Mapping[object, Row]) -
         phase: the phase that was late.
         holders: rows of the lives that held a slot, by life.
     """
+    did = case.close.get((life["life"], phase))
     if phase == "p1":
-        return "worker queueing: the work item was not started", PROVED, None
+        who = _hog(case, did) if did else ""
+        return f"worker queueing: the work item was not started{who}", PROVED, None
     if phase in ("p2", "p12"):
-        return *_cause_in_worker(case, life), None
+        close = _seen_closely(case, did) if did else None
+        return *(close or _cause_in_worker(case, life)), None
     if phase == "p3" and 2 * (life["slot_busy"] or 0) >= life["p3"] and life["blocker"] is not None:
         return _cause_in_predecessor(case, life, holders)
     return *_cause_in_vcpu(case, life, phase), None
+
+
+def _seen_closely(case: Case, did: Spent) -> Cause | None:
+    """Return what held up the worker, as its records tell it one by one."""
+    top = did.most
+    if top == timeline.BLOCKED:
+        slept = did.ns[top]
+        told = f"the worker slept uninterruptibly for {duration(case, slept)}"
+        if did.device and did.device >= MOSTLY * slept:
+            dev, sector, _ = max(did.requests, key=lambda request: request[2])
+            where = f"device {timeline.device_name(dev)}, sector {sector}"
+            return f"slow I/O: {where}: {duration(case, did.device)} from issue to completion; {told}", LIKELY
+        if did.lock >= MOSTLY * slept:
+            return f"mmap_lock: waited for it for {duration(case, did.lock)}; {told}", LIKELY
+        if did.reclaim >= MOSTLY * slept:
+            return f"direct reclaim for {duration(case, did.reclaim)}; {told}", LIKELY
+        return f"slow I/O: {told}", LIKELY
+    if top == timeline.WAITED:
+        waited = duration(case, did.ns[top])
+        return f"worker queueing: runnable but not on a CPU for {waited}{_hog(case, did)}", LIKELY
+    if top == timeline.SLEPT:
+        return f"the worker slept for {duration(case, did.ns[top])}, waiting for someone else", POSSIBLE
+    return None
+
+
+def _hog(case: Case, did: Spent) -> str:
+    return "".join(_who(case, tid) for tid, _ in did.others.most_common(1))
 
 
 def _cause_in_worker(case: Case, life: Row) -> Cause:
@@ -84,7 +116,8 @@ def _cause_in_vcpu(case: Case, life: Row, phase: str) -> Cause:
     did = _shares(life, start, stop) if case.rec.has(tp.SWITCH) else {}
     top = _most(did)
     if top == "waited":
-        who = _who(case, life[f"{stop}_hog"])
+        close = case.close.get((life["life"], phase))
+        who = _who(case, life[f"{stop}_hog"]) or (_hog(case, close) if close else "")
         return f"vCPU not scheduled: runnable but not on a CPU for {duration(case, did[top])}{who}", LIKELY
     if top in _ASLEEP:
         return f"{_ASLEEP[top]} for {duration(case, did[top])}", LIKELY

@@ -39,24 +39,29 @@ _LABEL = {
 _NAME = {"p12": "P1+P2"}
 
 
-def _late_wakeup(case: Case) -> Iterable[Finding]:
+def late_lives(case: Case) -> pl.DataFrame:
+    """Return the answered lives of which a phase was late, the latest first, with ``excess`` over its threshold."""
     lives = case.lives
-    phases = _phases(case)
     excess = [
         pl.when(pl.col(p) > case.late_after[p]).then(pl.col(p) - case.late_after[p]).otherwise(0).fill_null(0)
-        for p in phases
+        for p in _phases(case)
     ]
     beyond = lives.select(
         pl.when(pl.col("outcome") == "answered").then(pl.max_horizontal(excess)).otherwise(0).alias("excess")
     )["excess"]
     late = lives.filter(beyond > 0).with_columns(beyond.filter(beyond > 0))
+    return late.sort("excess", "life", descending=[True, False])
+
+
+def _late_wakeup(case: Case) -> Iterable[Finding]:
+    lives, phases, late = case.lives, _phases(case), late_lives(case)
     by_life = {
         r["life"]: r
         for r in rows(
             lives.filter(pl.col("life").is_in(late["blocker_life"].drop_nulls().unique().implode()))
         )
     }
-    for life in rows(late.sort("excess", "life", descending=[True, False])):
+    for life in rows(late):
         phase = max(phases, key=lambda p: (life[p] or 0) - case.late_after[p])
         if phase in GUEST_PHASES:
             (cause, confidence), blocker = cause_in_guest(case, life, phase), None

@@ -1,0 +1,191 @@
+"""The slowest lives as stories: phase by phase, what the worker and the vCPU did and who kept them from it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from apftrace.analysis import Step, Story
+from apftrace.model import timeline
+from apftrace.model import tracepoints as tp
+from apftrace.model.rules.base import Row, duration, hexed, rows
+from apftrace.model.rules.causes import cause_of
+from apftrace.model.rules.late import late_lives
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from apftrace.model.correlate import Case
+    from apftrace.model.timeline import Spent
+    from apftrace_parsers.base import Source
+
+TOLD = 5
+"""Lives that are told as stories, and as many late ones that are looked at closely for their causes."""
+
+_BEFORE_NS = 20_000_000
+"""How long before not_present the I/O may have begun: the attempt that may not wait starts it (FOLL_NOWAIT)."""
+_LONGEST_NS = 5_000_000_000
+_WORTH = 0.05
+"""Share of a phase below which it does not matter what a thread did."""
+_WORTH_TELLING = 0.02
+"""Share of a life below which nobody asks where the time of a phase went."""
+_HOLDERS = 3
+
+_DID = {
+    timeline.RAN: "ran",
+    timeline.WAITED: "was ready to run and had no CPU for",
+    timeline.SLEPT: "slept",
+    timeline.BLOCKED: "slept uninterruptibly",
+}
+
+
+def slowest(case: Case) -> pl.DataFrame:
+    """Return the lives that took longest."""
+    order = case.lives.select("life", "total", "not_present").drop_nulls("total")
+    order = order.sort("total", "not_present", descending=[True, False]).head(TOLD)
+    return order.select("life").join(case.lives, on="life", how="left", maintain_order="left")
+
+
+def look_closely(source: Source, case: Case) -> dict[tuple[int, str], Spent]:
+    """Return what the thread concerned did in each phase of the slowest and of the latest lives."""
+    if not case.rec.has(tp.SWITCH) or not case.lives.height:
+        return {}
+    late = late_lives(case).head(TOLD).drop("excess")
+    chosen = pl.concat([slowest(case), late], how="diagonal").unique("life", maintain_order=True)
+    lives = [r for r in rows(chosen) if r["end"] - r["not_present"] <= _LONGEST_NS or not case.clock_is_ns]
+    before = _BEFORE_NS if case.clock_is_ns else 0
+    threads = {t for r in lives for t in (r["tid"], r["worker"]) if t is not None}
+    spans = [(r["not_present"] - before, r["end"]) for r in lives]
+    close = timeline.Close(timeline.look(source, spans, threads))
+    return {
+        (life["life"], phase): close.spent(thread, start, stop, also={life["tid"]})
+        for life in lives
+        for phase, thread, start, stop in _phases(life)
+        if thread is not None
+    }
+
+
+def _phases(life: Row) -> Iterator[tuple[str, int | None, int, int]]:
+    """Yield the phases of a life: name, thread that it is about, start, end."""
+    tid, worker = life["tid"], life["worker"]
+    ends = (
+        ("p1", worker, "not_present", "started"),
+        ("p2", worker, "started", "completed"),
+        ("p12", worker, "not_present", "completed"),
+        ("p3", tid, "completed", "ready"),
+        ("p4", tid, "accepted", "injected"),
+        ("p5", tid, "injected", "acked"),
+    )
+    for phase, thread, start, stop in ends:
+        if life[phase] is not None and life[start] is not None and life[stop] is not None:
+            yield phase, thread, life[start], life[stop]
+
+
+def stories(case: Case) -> tuple[Story, ...]:
+    """Return the slowest lives, told phase by phase."""
+    return tuple(_story(case, life) for life in rows(slowest(case)))
+
+
+def _story(case: Case, life: Row) -> Story:
+    return Story(
+        machine=case.rec.machine,
+        vm=life["vm"],
+        vcpu=life["vcpu"],
+        tid=life["tid"],
+        token=life["token"],
+        not_present=life["not_present"],
+        total=life["total"],
+        kind=life["kind"],
+        outcome=life["outcome"],
+        steps=tuple(_steps(case, life)),
+    )
+
+
+def _steps(case: Case, life: Row) -> Iterator[Step]:
+    form = {"pv": "the guest is told by #PF", "halt": "the vCPU halts"}.get(life["kind"], "not_present")
+    repeated = f", and it faults again {life['repeated']} times meanwhile" if life["repeated"] else ""
+    yield Step(life["not_present"], None, f"fault on gfn {hexed(life['gfn'])}: {form}{repeated}")
+    split = life["p1"] is not None and life["p2"] is not None
+    ends = {"p1": "work started", "p2": "completed", "p12": "completed", "p3": "ready"}
+    ends |= {"p4": "interrupt injected", "p5": "ACK"}
+    for phase, _, _, stop in _phases(life):
+        if (phase == "p12" and split) or (phase in ("p1", "p2") and not split):
+            continue
+        told = "; ".join(_told(case, life, phase))
+        lasted = duration(case, life[phase])
+        yield Step(stop, phase, f"{ends[phase]} after {lasted}" + (f": {told}" if told else ""))
+
+
+def _told(case: Case, life: Row, phase: str) -> Iterator[str]:
+    if not life[phase] or life[phase] < _WORTH_TELLING * life["total"]:
+        return
+    if phase == "p3" and (life["slot_busy"] or 0) > _WORTH * life[phase]:
+        yield _held(case, life)
+    did = case.close.get((life["life"], phase))
+    if did is not None:
+        yield from told_of(case, did, "worker" if phase in ("p1", "p2", "p12") else "vCPU", life[phase])
+    if phase in ("p4", "p5") and life[phase] > case.late_after[phase]:
+        opened = f", {did.window_exits} of them for an interrupt window" if did and did.window_exits else ""
+        exits = f" ({plural(did.exits, 'exit')}{opened})" if did else ""
+        yield f"{cause_of(case, life, phase, {})[0]}{exits}"
+
+
+def told_of(case: Case, did: Spent, who: str, whole: int) -> Iterator[str]:
+    """Yield, the longest first, what a thread did for a share of a phase that is worth telling."""
+    for state, ns in did.ns.most_common():
+        if ns < _WORTH * whole:
+            continue
+        by = ""
+        if state == timeline.WAITED:
+            hogs = [(t, n) for t, n in did.others.most_common(_HOLDERS) if t > 0 and n >= _WORTH * whole]
+            by = "".join(f", while {_thread(case, t)} ran {duration(case, n)}" for t, n in hogs)
+        yield f"{who} {_DID[state]} {duration(case, ns)}{by}"
+    if did.device:
+        dev, sector, _ = max(did.requests, key=lambda r: r[2])
+        more = f" and {len(did.requests) - 1} more" if len(did.requests) > 1 else ""
+        yield f"device {timeline.device_name(dev)} busy {duration(case, did.device)} with sector {sector}{more}"
+    if did.reclaim:
+        yield f"{who} in direct reclaim for {duration(case, did.reclaim)}"
+    if did.lock:
+        yield f"{who} waited for mmap_lock for {duration(case, did.lock)}"
+
+
+def plural(number: int, word: str) -> str:
+    """Return a count with its noun."""
+    return f"{number} {word}{'' if number == 1 else 's'}"
+
+
+def _thread(case: Case, tid: int) -> str:
+    return f"{case.comms.get(tid) or 'thread'} ({tid})"
+
+
+def _held(case: Case, life: Row) -> str:
+    """Name who held the page-ready slot while a life waited for it, each link of the chain with its own reason."""
+    held = case.spans.filter(
+        (pl.col("tid") == life["tid"])
+        & (pl.col("start") < life["ready"])
+        & (pl.col("stop") > life["completed"])
+        & (pl.col("life").is_null() | (pl.col("life") != life["life"]))
+    ).with_columns(
+        (
+            pl.min_horizontal("stop", pl.lit(life["ready"]))
+            - pl.max_horizontal("start", pl.lit(life["completed"]))
+        ).alias("overlap")
+    )
+    links = held.filter(pl.col("overlap") > 0).sort("start")
+    worst = set(links.sort("overlap", descending=True)["start"].head(_HOLDERS))
+    holders = {r["life"]: r for r in rows(case.lives.filter(pl.col("life").is_in(links["life"].implode())))}
+    told = [_link(case, link, holders.get(link["life"])) for link in rows(links) if link["start"] in worst]
+    more = f" and {links.height - len(told)} more" if links.height > len(told) else ""
+    return f"slot taken for {duration(case, life['slot_busy'])}: {', then '.join(told)}{more}"
+
+
+def _link(case: Case, link: Row, holder: Row | None) -> str:
+    name = f"{hexed(link['token'])} held it {duration(case, link['overlap'])}"
+    if holder is None or holder["p4"] is None or holder["p5"] is None:
+        return name
+    phase = "p4" if holder["p4"] >= holder["p5"] else "p5"
+    if holder[phase] <= case.late_after[phase]:
+        return name
+    return f"{name} ({cause_of(case, holder, phase, {})[0]})"
