@@ -28,6 +28,11 @@ COMPARED = {
     "kvm_exit",
     "kvm_msr",
     "sched_switch",
+    "page_fault_user",
+    # Probes of the guest.
+    "task_wait",
+    "task_wake",
+    "asyncpf_irq",
 }
 STREAMED = {
     "kvm_entry": ("vcpu_id", "rip"),
@@ -35,9 +40,12 @@ STREAMED = {
     "kvm_async_pf_ready": ("token", "gva"),
     "kvm_msr": ("write", "ecx", "data"),
     "sched_switch": ("prev_pid", "next_pid", "prev_state"),
+    "task_wait": ("__probe_ip", "token"),
 }
 # print fmt says %x, without 0x before it.
-BARE_HEX = {("kvm_msr", "ecx")}
+BARE_HEX = {("kvm_msr", "ecx")} | {
+    (event, "__probe_ip") for event in ("task_wait", "task_wake", "asyncpf_irq")
+}
 LINE = re.compile(
     r"^(?P<instance>.*?)\s*(?P<comm>\S.{15}|\S.*)-(?P<tid>\d+)\s+\[(?P<cpu>\d+)\]\s*(?P<ts>[\d.]+): "
     r"(?P<event>\S+):\s*(?P<fields>.*)$"

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 MASK = (1 << 64) - 1
 PAIR = re.compile(rb"(?<!\w)([A-Za-z_]\w*)(?:=| = | )(-?0x[\da-f]{1,16}|-?\d{1,20})(?!\w)")
 HEX_PAIR = re.compile(rb"(?<!\w)([A-Za-z_]\w*)=([\da-f]{1,16})(?!\w)")
-BARE_HEX = frozenset({"ecx", "cr", "apicid"})
+BARE_HEX = frozenset({"ecx", "cr", "apicid", "__probe_ip", "__probe_func", "__probe_ret_ip"})
 """Fields whose print fmt says %x without 0x before it."""
 PLACES = frozenset({"__probe_ip", "__probe_ret_ip", "__probe_func", "func", "ip", "parent_ip"})
 """Fields printed as a place in a function; see `place`."""
@@ -128,6 +128,8 @@ def symbol(text: bytes) -> int:
 
 _OFFSET_BITS = 16
 _PLACE = rb"[^\s()<>]{1,512}(?: \[[\w.-]{1,64}\])?"
+# Option sym-addr.
+_AT = rb"(?: <[\da-f]{1,16}>)?"
 _ADDRESS = re.compile(rb"0x[\da-f]{1,16}|[\da-f]{8,16}")
 _IN_FUNCTION = re.compile(rb"([^+\s]+)(?:\+0x([\da-f]{1,8}))?")
 _CLONE = re.compile(rb"\.(?!cold)")
@@ -205,11 +207,15 @@ _WORK = (
 
 # print_type_... of kernel/trace/trace_probe.c; libtraceevent shows the bare addresses of the print fmt.
 _PROBES = (
-    re.compile(rb"\((?P<__probe_ip>" + _PLACE + rb")\)(?P<rest>[^\n]*)"),
+    re.compile(rb"\((?P<__probe_ip>%b)%b\)(?P<rest>[^\n]*)" % (_PLACE, _AT)),
     re.compile(
-        rb"\((?P<__probe_ret_ip>" + _PLACE + rb") <- (?P<__probe_func>" + _PLACE + rb")\)(?P<rest>[^\n]*)"
+        rb"\((?P<__probe_ret_ip>%b)%b <- (?P<__probe_func>%b)%b\)(?P<rest>[^\n]*)"
+        % (_PLACE, _AT, _PLACE, _AT)
     ),
 )
+
+_QUOTED = re.compile(rb'"[^"\n]*"')
+"""An argument of type string: it may hold anything, a comm too."""
 
 # print_function_args() of kernel/trace/trace_output.c, since 6.15; only the first argument matters here.
 _ARGUMENTS = rb"\((?:\w{1,64}=)?\??(?P<args>-?0x[\da-f]{1,16}|-?\d{1,20})?[^\n]*?\)"
@@ -217,14 +223,8 @@ _ARGUMENTS = rb"\((?:\w{1,64}=)?\??(?P<args>-?0x[\da-f]{1,16}|-?\d{1,20})?[^\n]*
 FORMS: dict[str, tuple[Form, ...]] = {
     "function": (
         _form(
-            rb" *(?P<ip>"
-            + _PLACE
-            + rb")"
-            + rb"(?:"
-            + _ARGUMENTS
-            + rb")?(?: <--? ?(?P<parent_ip>"
-            + _PLACE
-            + rb"))?(?![^\s(])",
+            rb" *(?P<ip>%b)%b(?:%b)?(?: <--? ?(?P<parent_ip>%b)%b)?(?![^\s(])"
+            % (_PLACE, _AT, _ARGUMENTS, _PLACE, _AT),
             ip=place,
             parent_ip=place,
         ),
@@ -337,7 +337,7 @@ def _shown(text: bytes) -> dict[str, bytes]:
     for pattern in _PROBES:
         if found := pattern.match(text):
             places = {name: value for name, value in found.groupdict().items() if name != "rest"}
-            return pairs(found["rest"]) | places
+            return pairs(_QUOTED.sub(b'""', found["rest"])) | places
     return pairs(text)
 
 

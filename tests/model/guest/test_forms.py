@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 import shutil
 import subprocess
 from dataclasses import replace
@@ -28,6 +29,7 @@ from tests.builders.guest import (
 from .support import calls, recorded, scheduled
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from apftrace.model.guest.recording import GuestRecording
@@ -335,15 +337,67 @@ def test_any_history_as_graph(
     assert [cpu for (cpu,) in calls(rec, "cpu")] == cpus
 
 
+SHOWN = {
+    "sym-addr": (r"\((\w+)\+0x0/0x1b0\)", r"(\1+0x0/0x1b0 <ffffffff8107d280>)"),
+    "sym-addr, returns": (
+        r"\+0x4f/0xb0 <- (\w+)\)",
+        r"+0x4f/0xb0 <ffffffff81ce5dcf> <- \1 <ffffffff8107d280>)",
+    ),
+    "module": (r"\((\w+)\+0x0/0x1b0\)", r"(\1+0x0/0x1b0 [kvm_guest])"),
+    "hexadecimal": (r"token=(\d+)", lambda found: f"token={int(found[1]):#x}"),
+    "signed": (r"token=(\d+)", lambda found: f"token={int(found[1]) - (int(found[1]) >> 31 << 32)}"),
+    "other arguments": (r"token=(\d+)", r'comm="a tok=5" token=\1 regs=0xffffc90000013f58'),
+}
+
+
+@pytest.mark.parametrize("form", SHOWN.values(), ids=SHOWN)
+def test_other_ways_to_print_a_probe(
+    tmp_path: Path, form: tuple[str, str | Callable[[re.Match[str]], str]]
+) -> None:
+    guest = history()
+    guest.fault(20_000_000, 129, 0x80000001)
+    path = guest.text(tmp_path / "g.txt")
+    path.write_text(re.sub(*form, path.read_text()))
+    assert calls(recorded(path)) == expected(guest, "kprobe")
+
+
+def test_functions_with_their_addresses(tmp_path: Path) -> None:
+    guest = history()
+    path = guest.text(tmp_path / "g.txt", "function")
+    path.write_text(
+        re.sub(r"(\w+) <-(\w+)", r"\1 <ffffffff8107d280> <-\2 <ffffffff8107d281>", path.read_text())
+    )
+    assert calls(recorded(path)) == expected(guest, "function")
+
+
+@pytest.mark.parametrize("option", ["-t", "-R"])
+def test_the_report_of_the_capture_is_the_capture(
+    tmp_path: Path, capture: Callable[[str], Path], option: str
+) -> None:
+    dat = capture("host-guest/agent-v7-h-vm1.dat")
+    path = reported(tmp_path / "report.txt", "-t", *(["-R", "-N"] if option == "-R" else []), "-i", str(dat))
+    text, records = recorded(path), recorded(dat)
+    assert calls(text) == calls(records)
+    assert scheduled(text) == [
+        # The plugin of libtraceevent shows R for a thread that was preempted.
+        (*row[:4], row[4] & 0xFF if row[3] == "switch" and option == "-t" else row[4], *row[5:])
+        for row in scheduled(records)
+    ]
+
+
+def reported(path: Path, *arguments: str) -> Path:
+    """Return a file with what trace-cmd report prints."""
+    command = shutil.which("trace-cmd")
+    assert command, "trace-cmd is missing: these tests compare with it"
+    path.write_bytes(subprocess.run([command, "report", *arguments], capture_output=True, check=True).stdout)
+    return path
+
+
 @pytest.mark.parametrize("hooks", ["kprobe", "function", "graph"])
 def test_what_trace_cmd_report_prints(tmp_path: Path, hooks: str) -> None:
-    command = shutil.which("trace-cmd")
-    assert command, "trace-cmd is missing: this test compares with it"
     guest = history()
     dat = guest.dat(tmp_path / "g.dat", hooks)
-    report = subprocess.run([command, "report", "-t", "-i", str(dat)], capture_output=True, check=True).stdout
-    path = tmp_path / "report.txt"
-    path.write_bytes(report)
+    path = reported(tmp_path / "report.txt", "-t", "-i", str(dat))
     text, records = recorded(path), recorded(dat)
     # The name of the probe on apf_task_wake_all does not say enough without its address.
     due = [row for row in calls(records) if hooks != "kprobe" or row[3] != "wake_all"]
