@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 
 TOKEN_MASK = 0xFFFFFFFF
 SAMPLE = 400
-"""Hits without a token that vote: each meets every life of its vCPU."""
+"""Hits without a token that vote: each meets every life of its vCPU ..."""
+
+MOST_PAIRS = 4_000_000
+"""... so that there are fewer the more lives there are."""
 
 HITS = ("wait", "wake")
 """Kinds of hit that belong to one life."""
@@ -81,7 +84,10 @@ def pairs(lives: pl.DataFrame, hits: pl.DataFrame, grain: int = 0) -> pl.DataFra
     if has_tokens(hits):
         chosen, key = hits.filter(pl.col("token").is_not_null()), "token"
     else:
-        step = max(1, hits.height // SAMPLE)
+        # A wait fits between any two faults of its vCPU; a wake only while the slot was full.
+        hits = hits.filter(pl.col("kind") == "wake") if (hits["kind"] == "wake").any() else hits
+        most = min(SAMPLE, MOST_PAIRS // max(1, told.height))
+        step = max(1, -(-hits.height // max(1, most)))
         chosen, key = hits.gather_every(step).drop("token"), "vcpu"
     met = chosen.join(
         told.select(key, "life", "told", "not_after", "taken", "over"),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from apftrace.model.guest.candidates import has_tokens, pairs
+from apftrace.model.guest.candidates import MOST_PAIRS, has_tokens, pairs
 from apftrace.model.guest.clock import INFERRED, Alignment, ClockMap
 from apftrace.model.guest.corridor import Corridor, corridor
 from apftrace.model.guest.votes import elect
@@ -28,6 +28,12 @@ FEWEST = 3
 
 QUORUM = 0.6
 """Share of the hits inside the host's window that must agree."""
+
+FEWEST_SHOWN = 40
+"""Hits without tokens that must be able to vote; a fifth must agree, however few there are."""
+
+TOKENLESS_QUORUM = 0.9
+"""The same where no token tells which pairs are meant, and a part agrees by chance."""
 
 MOST_BROKEN = 0.05
 """Share of the inequalities that may be broken, each told; more, and the clocks are refused."""
@@ -82,6 +88,10 @@ def infer(
         rate = learned
         first = int(hits["ts"].min())  # type: ignore[arg-type]
         start = ClockMap(first, int(lives["not_present"].min()), rate)  # type: ignore[arg-type]
+    if not has_tokens(hits) and lives.height > MOST_PAIRS // FEWEST_SHOWN:
+        return _refused(
+            rec, vm, f"the guest's probes show no tokens, and {lives.height} lives are too many to try"
+        )
     shown = hits.with_columns(start.to_host(hits["ts"]).alias("ts"))
     met = pairs(lives, shown, grain).filter((pl.col("low") <= pl.col("high")) | pl.col("high").is_null())
     if not met.height:
@@ -179,7 +189,8 @@ def _vote(both: pl.DataFrame, lives: pl.DataFrame, drift: float) -> _Vote | None
     middle = ((pl.col("low") + pl.col("high")) // 2 - won.offset).abs()
     agreed = both.filter(holds).sort(middle).unique("seq", keep="first", maintain_order=True)
     votes = agreed["life"].n_unique()
-    if votes < FEWEST or agreed.height < QUORUM * _possible(both, lives, won.offset):
+    fewest, quorum = (FEWEST, QUORUM) if "token" in both.columns else (FEWEST_SHOWN // 5, TOKENLESS_QUORUM)
+    if votes < fewest or agreed.height < quorum * _possible(both, lives, won.offset):
         return None
     return _Vote(agreed, _against(both, agreed, won.offset), votes)
 
