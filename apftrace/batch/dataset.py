@@ -57,7 +57,9 @@ def _rows(line: dict[str, Any], store: Store, number: int, table: Table) -> pa.T
 
     result = store.load(line["result"])
     assert result is not None
-    rows = pa.ipc.open_file(result.blobs[number]).read_all()
+    # So small a file is read sooner by one thread than handed to another.
+    options = pa.ipc.IpcReadOptions(use_threads=False)
+    rows = pa.ipc.open_file(result.blobs[number], options=options).read_all()
     values = (run_id(line), line["path"], line["host"], line["job"])
     own = [pa.repeat(pa.scalar(value, pa.large_string()), rows.num_rows) for value in values]
     return pa.Table.from_arrays([*own, *rows.columns], schema=schema(table))

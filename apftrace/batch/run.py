@@ -210,11 +210,8 @@ class _Work:
 
     def pages(self, batch: Batch) -> None:
         """Have the reports made that are not there yet, and note in the lines where they are."""
-        chosen = {
-            line["path"]: line
-            for line in batch.analysed
-            if line["path"] in worth_a_page(batch, self.settings.reports)
-        }
+        worth = set(worth_a_page(batch, self.settings.reports))
+        chosen = {line["path"]: line for line in batch.analysed if line["path"] in worth}
         guests: dict[str, list[str]] = {}
         for line in batch.lines:
             if line["host_trace"]:
