@@ -67,8 +67,7 @@ class GuestRecording:
             of the CPU where such a thread is runnable and not running.
             ``waking`` ``wakeup``: tid is who woke, a the thread woken, b the CPU that it goes to, c the
             thread that has that CPU at the time, null where no switch told it yet.
-            ``page_fault``: of tid, the last before a wait returned and the first after; a is the address,
-            b the instruction.
+            ``page_fault``: of tid, the first after its wait; a is the address, b the instruction.
         comms: thread id to comm, of the threads in ``hits``.
         counts: hits per tracepoint, of all tracepoints in the trace.
         losses: gaps in the record.

@@ -150,10 +150,12 @@ class _Writer:
 
     def lines(self, block: bytes) -> Iterator[bytes]:
         for line in block.split(b"\n")[:-1]:
-            found = LINE.match(line)
+            # First, because a comm may look like a brace; calls and comments never end with a thread id.
+            switch = SWITCH.match(line) if b"=>" in line else None
+            found = None if switch else LINE.match(line)
             if found is not None:
                 yield from self._records(found)
-            elif switch := SWITCH.match(line):
+            elif switch:
                 if len(self.task) < MAX_TASKS:
                     self.task[switch["cpu"]] = (switch["next"], switch["next_tid"])
             elif not _RULER.match(line):
