@@ -7,7 +7,7 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 from apftrace.errors import InputsError
-from apftrace.model.guest.identity import guest_name, is_guest
+from apftrace.model.guest.identity import guest_name, is_guest, serves_pages
 from apftrace.model.guest.pair import GuestInput
 
 if TYPE_CHECKING:
@@ -42,6 +42,9 @@ def session(
     """
     parts = [part for source in sources for part in _parts(source)]
     hosts = [part for part in parts if not _is_guest(part, parts)]
+    if len(hosts) > 1:
+        # A guest without probes shows nothing that a host would not; but it serves no pages.
+        hosts = [part for part in hosts if part.info.guests or serves_pages(part)] or hosts
     if len(hosts) > 1:
         names = ", ".join(_named(host) for host in hosts)
         raise InputsError(f"several host traces: {names}; analyse them one by one, name guests with --guest")

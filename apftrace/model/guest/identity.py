@@ -25,13 +25,16 @@ def is_guest(source: Source) -> bool:
     hooks = hk.find_hooks(source)
     if source.info.guests or not hooks:
         return False
+    return not serves_pages(source) and bool(hk.hits_of(source))
+
+
+def serves_pages(source: Source) -> bool:
+    """Say whether a trace shows that its machine served guests' asynchronous page faults."""
     result = PassResult()
     for _ in source.stream((), result):
         pass
     served = source.resolve([tp.PICKS[kind] for kind in _HOST_EVENTS])
-    if any(found and result.counts.get(found.event) for found in served):
-        return False
-    return bool(hk.hits_of(source))
+    return any(found and result.counts.get(found.event) for found in served)
 
 
 def guest_name(guest: SourceInfo, host: SourceInfo | None = None) -> str:

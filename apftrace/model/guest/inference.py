@@ -76,6 +76,13 @@ def infer(
         same_unit: both clocks count the same unit, ns or TSC ticks.
         grain: by how much stamps are rounded.
     """
+    if not hits.height or not lives.height:
+        whose = (
+            "the guest's trace shows no wait and no wake"
+            if lives.height
+            else "the VM had no async page fault"
+        )
+        return _refused(rec, vm, whose)
     rate, start = 1.0, ClockMap()
     if not same_unit:
         if not has_tokens(hits):
@@ -133,6 +140,8 @@ def confirm(
         method: how it is known.
         grain: by how much stamps are rounded.
     """
+    if not hits.height or not lives.height:
+        return Attempt(_stated(rec, vm, method, start, 0))
     shown = hits.with_columns(start.to_host(hits["ts"]).alias("ts"))
     met = pairs(lives, shown, grain)
     off = pl.max_horizontal(pl.col("low"), -pl.col("high"), 0)

@@ -87,7 +87,9 @@ def _asleep(case: Case, side: GuestSide) -> Iterator[tuple[Row, Row | None, int 
 def _due(wait: Row, life: Row | None) -> int | None:
     if wait["wake"] is not None:
         return int(max(wait["wake"], wait["wait"]))
-    return int(max(life["acked"], wait["wait"])) if life and life["acked"] is not None else None
+    # An ACK before the wait began was for an earlier use of the token.
+    acked = life["acked"] if life else None
+    return int(acked) if acked is not None and acked > wait["wait"] else None
 
 
 def _is_stuck(side: GuestSide, due: int | None, age: int) -> bool:

@@ -151,3 +151,23 @@ def test_what_does_not_belong_together_is_said(tmp_path: Path) -> None:
         apftrace.analyze([])
     assert apftrace.analyze([guest, host]).guests[0].joined == 60
     assert apftrace.analyze([guest]).guests[0].how.startswith("no host trace")
+
+
+def test_a_guest_without_probes_is_no_second_host() -> None:
+    pair = Pair().calm().until(END)
+    pair.guest.lines = [
+        line for line in pair.guest.lines if "kvm_async_pf" not in line[2] and "asyncpf" not in line[2]
+    ]
+    analysis = together(pair.host, {"vm1": pair.guest}, named=False)
+    assert [one.machine for one in analysis.inputs] == ["host", "vm1"]
+    assert analysis.guests[0].refused == "the guest's trace shows no wait and no wake"
+    assert any("nothing shows its waits" in reason for reason in analysis.unsafe)
+    assert analysis.faults["outcome"].unique().to_list() == ["answered"]
+
+
+def test_a_host_without_faults_and_a_guest() -> None:
+    pair = Pair().calm(2).until(END)
+    pair.host.records = [r for r in pair.host.records if "async" not in getattr(r, "name", "")]
+    analysis = pair.analyse()
+    assert analysis.guests[0].refused
+    assert analysis.faults.height == 0

@@ -69,6 +69,11 @@ class TestLostInGuest:
         pair.life(at=LATER + 10 * MS, tid=300)
         assert not found(pair.until(END).analyse(), "lost-in-guest")
 
+    def test_quiet_where_the_token_is_used_again_and_the_host_does_not_show_it(self) -> None:
+        pair = Pair().calm()
+        pair.guest.life(at=LATER, token=pair.tokens[0], tid=300, without=WOKEN | RAN)
+        assert rules(pair.until(END).analyse(), "error", "warning") <= {"open-wait"}
+
     def test_quiet_on_what_the_host_lost(self) -> None:
         pair = Pair().calm()
         pair.life(at=LATER, tid=300, without=ANSWER, unseen=WOKEN | RAN)
