@@ -59,7 +59,8 @@ class GuestRecording:
         machine: the guest's name.
         clock: its trace clock.
         clock_unit: ``ns``, or ``ticks``.
-        hits: in order of time (``seq``), tid the guest's thread in whose context it happened, -1 unknown:
+        hits: in order of time (``seq``), tid the guest's thread in whose context it happened; where the trace
+            does not tell, as text of a graph in which a CPU never switches, negative and one per CPU:
             ``wait`` ``wait_return`` ``wake`` ``wake_return`` ``wake_all`` ``irq`` ``irq_return`` ``enable``
             ``offline``: the function was entered or left; token as u32, null where the hook shows none; a of a
             return is 1 where only the instant of the start is known, a lower bound.
@@ -156,7 +157,7 @@ class _Fold:
                 kinds = self._kind_of[pick]
                 kind = kinds[a] if a in kinds else self._place(pick, a)
                 if kind:
-                    self._hit(kind, self.hooks[pick], ts, cpu, tid if tid <= _PID_MAX else -1, b)
+                    self._hit(kind, self.hooks[pick], ts, cpu, tid if tid <= _PID_MAX else -1 - cpu, b)
         if len(self._rows) >= _PIECE_ROWS:
             self._pack()
 

@@ -137,6 +137,10 @@ def test_the_thread_of_a_graph_without_any_switch_is_unknown(tmp_path: Path) -> 
     guest.call(1_000_000, 128, WAIT).call(2_000_000, 128, WAIT, returns=True)
     rec = recorded(guest.text(tmp_path / "g.txt", "graph"))
     assert calls(rec, "tid", "kind", "a") == [(-1, "wait", None), (-1, "wait_return", 1)]
+    # A CPU that never switches has one thread all along, and another CPU another.
+    guest.call(3_000_000, 129, WAIT, cpu=1)
+    both = recorded(guest.text(tmp_path / "g.txt", "graph"))
+    assert calls(both, "cpu", "tid") == [(0, -1), (0, -1), (1, -2)]
 
 
 def test_a_brace_without_cpu_or_thread_is_nobodys(tmp_path: Path) -> None:
