@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -28,11 +29,11 @@ def classify(rec: Recording, lives: pl.DataFrame, paired: pl.DataFrame) -> pl.Da
     strays = paired.filter(pl.col("answer") == "none")
     if not strays.height:
         return paired
-    issued = _issued(lives)
+    issued = _issued(lives.join(strays.select("tid").unique(), on="tid", how="semi", maintain_order="left"))
     left: dict[int, int] = {}
     verdicts = []
     for seq, tid, token, at in strays.select("seq", "tid", "token", "ready").iter_rows():
-        verdict, since, until = _judge(seq, at, token, issued.get(tid, []))
+        verdict, since, until = _judge(seq, at, token, issued.get(tid, _NONE))
         if verdict == "truncated":
             left[tid] = left.get(tid, 0) + 1
             if left[tid] > tp.PER_VCPU:
@@ -48,33 +49,56 @@ def classify(rec: Recording, lives: pl.DataFrame, paired: pl.DataFrame) -> pl.Da
     )
 
 
-def _issued(lives: pl.DataFrame) -> dict[int, list[tuple[int, int, int]]]:
-    """Return per thread the seq, instant and id of its not_presents, in time order."""
-    out: dict[int, list[tuple[int, int, int]]] = {}
-    for tid, seq, at, token in lives.select("tid", "life", "not_present", "token").iter_rows():
-        out.setdefault(tid, []).append((seq, at, _id(token)))
+@dataclass(frozen=True)
+class _Issued:
+    """The not_presents of a thread: seq and instant in time order, ids unrolled across the wrap, in order too."""
+
+    seqs: list[int]
+    at: list[int]
+    ids: list[int]
+    sorted_ids: list[int]
+    order: list[int]
+
+
+_NONE = _Issued([], [], [], [], [])
+
+
+def _issued(lives: pl.DataFrame) -> dict[int, _Issued]:
+    """Return per thread its not_presents, so that neighbours by time and by id are found by bisection."""
+    out = {}
+    for (tid,), rows in lives.group_by("tid", maintain_order=True):
+        ids: list[int] = []
+        for token in rows["token"]:
+            ids.append(_unrolled(_id(token), ids[-1]) if ids else _id(token))
+        order = sorted(range(len(ids)), key=ids.__getitem__)
+        out[int(tid)] = _Issued(
+            rows["life"].to_list(), rows["not_present"].to_list(), ids, [ids[i] for i in order], order
+        )
     return out
+
+
+def _unrolled(ident: int, near: int) -> int:
+    """Return the number that is ``ident`` modulo 2^20 and nearest to ``near``."""
+    ahead = (ident - near) & ((1 << _ID_BITS) - 1)
+    return near + ahead - ((1 << _ID_BITS) if ahead >= _HALF else 0)
 
 
 def _id(token: int) -> int:
     return (token & 0xFFFFFFFF) >> tp.VCPU_BITS
 
 
-def _judge(seq: int, at: int, token: int, issued: list[tuple[int, int, int]]) -> tuple[str, int, int]:
+def _judge(seq: int, at: int, token: int, issued: _Issued) -> tuple[str, int, int]:
     """Return the verdict, and the span in which the not_present must lie if there was one."""
-    ident = _id(token)
-    if not issued or _precedes(ident, issued[0][2]):
+    if not issued.ids:
+        return "truncated", at, at
+    before = bisect_left(issued.seqs, seq)
+    ident = _unrolled(_id(token), issued.ids[max(before - 1, 0)])
+    if ident < issued.ids[0]:
         return "truncated", at, at
     # Ids only grow along a thread, so the neighbours by id are neighbours in time.
-    older = [row for row in issued if _precedes(row[2], ident)]
-    newer = [row for row in issued if _precedes(ident, row[2])]
-    since = older[-1][1] if older else issued[0][1]
-    until = min(at, newer[0][1]) if newer else at
-    before = bisect_left(issued, seq, key=lambda row: row[0])
-    unissued = not before or _precedes(issued[before - 1][2], ident)
+    older = bisect_left(issued.sorted_ids, ident)
+    newer = bisect_right(issued.sorted_ids, ident)
+    since = issued.at[issued.order[older - 1]] if older else issued.at[0]
+    until = min(at, issued.at[issued.order[newer]]) if newer < len(issued.order) else at
+    unissued = not before or issued.ids[before - 1] < ident
     return "unissued" if unissued else "spurious", since, until
-
-
-def _precedes(a: int, b: int) -> bool:
-    """Say whether id ``a`` was given out before ``b``, across the wrap at 2^20."""
-    return 0 < ((b - a) & ((1 << _ID_BITS) - 1)) < _HALF

@@ -252,13 +252,42 @@ def unbalanced_accounting() -> Story:
     return story
 
 
+def vcpu_reset() -> Story:
+    """A fault is open when the guest, reset by its VMM, enables async page faults again."""
+    story = Story()
+    story.enable(at=START - 10 * MS)
+    calm(story)
+    story.pv_life(at=LATER, gva=PAGE, without=ANSWER)
+    return story.enable(at=LATER + 2 * MS).progress(start=LATER + 3 * MS, end=LATER + 4 * MS)
+
+
+def vm_ended() -> Story:
+    """The vCPU thread exits with a fault open."""
+    story = Story()
+    calm(story)
+    story.pv_life(at=LATER, gva=PAGE, without=ANSWER)
+    story.event(
+        LATER + MS, "sched_process_exit", story.tid(0), 0, comm="CPU 0/KVM", pid=story.tid(0), prio=120
+    )
+    return story.progress(vcpu=1, start=LATER, end=LATER + 5 * MS)
+
+
+def vm_stopped() -> Story:
+    """One VM falls silent with a fault open, another goes on for two seconds."""
+    story = Story()
+    calm(story)
+    calm(story, vm=1, vcpu=1, start=START + 300 * US)
+    story.pv_life(at=LATER, gva=PAGE, without=ANSWER)
+    return story.progress(vm=1, vcpu=1, start=LATER, end=LATER + 2 * S)
+
+
 HISTORIES: dict[str, Callable[[], Story]] = {
     f.__name__.replace("_", "-"): f
     for f in (
         lost_wakeup, in_flight, left_truncated, lost_interrupt, missing_ack, lost_work, late_wakeup,
         spurious_ready, duplicate_ready, wake_all, wrong_vector, token_reuse, token_zero, setup_refused,
         repeated_fault_storm, refault_loop, page_malfunction, fatal_fault, apf_disabled, send_always,
-        legacy_protocol, vcpu_spin, events_lost, unbalanced_accounting,
+        legacy_protocol, vcpu_spin, vcpu_reset, vm_ended, vm_stopped, events_lost, unbalanced_accounting,
     )
 }  # fmt: skip
 """History by rule id."""

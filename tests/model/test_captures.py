@@ -43,7 +43,9 @@ SHIPPED = {
     "boot/boot.dat": Truth(
         "clean", 0, (frozenset({9136, 9139}), LATER_VM2), also=("wake-all", "apf-disabled")
     ),
-    "edge/killed-inflight.dat": Truth("warnings", 1493, (LATER_VM1,), (("cancelled", 16),), 2),
+    "edge/killed-inflight.dat": Truth(
+        "warnings", 1493, (LATER_VM1,), (("cancelled", 16),), 2, also=("vm-ended",)
+    ),
     "host/host-v6-none.dat": Truth("warnings", 644, (VM2,)),
     "host/host-v7-zstd.dat": Truth("warnings", 548, (VM1, VM2)),
     "irqoff/irqoff-600-controlled.dat": Truth("warnings", 1518, (LATER_VM1,)),

@@ -28,9 +28,17 @@ SEVERITIES = {
         "late-wakeup", "token-zero", "repeated-fault-storm", "refault-loop", "send-always", "vcpu-spin",
         "events-lost", "unbalanced-accounting",
     },
-    "info": {"in-flight", "left-truncated", "wake-all", "setup-refused", "apf-disabled", "legacy-protocol"},
+    "info": {
+        "in-flight", "left-truncated", "wake-all", "setup-refused", "apf-disabled", "legacy-protocol",
+        "vcpu-reset", "vm-ended", "vm-stopped",
+    },
 }  # fmt: skip
-ALONGSIDE = {"send-always": {"wake-all"}, "vcpu-spin": {"late-wakeup"}}
+ALONGSIDE = {
+    "send-always": {"wake-all"},
+    "vcpu-spin": {"late-wakeup"},
+    "vcpu-reset": {"wake-all"},
+    "vm-stopped": {"in-flight"},
+}
 """What else a history shows rightly."""
 
 rule_parameter = pytest.mark.parametrize("rule", CATALOGUE, ids=lambda rule: rule.id)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from apftrace.model.rules import (
     delivery,
+    ends,
     faulting,
     guest,
     guest_waits,
@@ -29,6 +30,7 @@ CATALOGUE: tuple[Rule, ...] = (
     *faulting.RULES,
     *pages.RULES,
     *guest.RULES,
+    *ends.RULES,
     *guest_waits.RULES,
     *record.RULES,
 )

@@ -1,0 +1,153 @@
+"""What ends faults without an answer: vCPUs that begin anew, VMs that end, VMs that fall silent."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from apftrace.model import tracepoints as tp
+from apftrace.model.rules.base import INFO, LIKELY, POSSIBLE, PROVED, Finding, Rule, duration, finding, rows
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from apftrace.model.correlate import Case
+
+SILENT_NS = 1_000_000_000
+"""Silence of a whole VM that is worth a word; an idle guest's timers run more often."""
+_SILENT_SHARE = 0.05
+_SHOWN = 8
+
+
+def _vcpu_reset(case: Case) -> Iterable[Finding]:
+    writes = case.rec.kind(tp.MSR).filter((pl.col("a") == 1) & (pl.col("b") == tp.MSR_EN))
+    told = case.delivered.filter(pl.col("accepted").is_not_null()).select("tid", "seq")
+    # What shows that async page faults were on before: an enabling, or a delivery.
+    shown = pl.concat(
+        [
+            writes.select("tid", "seq", ((pl.col("c") & tp.EN_ENABLED) != 0).alias("on")),
+            told.select("tid", "seq", pl.lit(value=True).alias("on")),
+        ]
+    ).sort("seq")
+    shown = shown.with_columns(pl.col("on").shift(1).over("tid").alias("was_on"))
+    again = shown.filter(pl.col("on") & pl.col("was_on")).select("seq")
+    for row in rows(writes.join(again, on="seq", how="semi", maintain_order="left")):
+        dropped = case.lives.filter(
+            (pl.col("tid") == row["tid"])
+            & (pl.col("cleared") == row["ts"])
+            & pl.col("outcome").is_in(["cancelled", "woken_by_all"])
+        )
+        yield finding(
+            severity=INFO,
+            confidence=LIKELY,
+            tid=row["tid"],
+            ts=row["ts"],
+            end=row["ts"],
+            cause="reset, INIT, resume or restore",
+            message="async page faults were enabled on this vCPU although they were on"
+            + (f"; lives that were open and got no ready: {dropped.height}" if dropped.height else ""),
+            seqs=[*dropped["life"].head(_SHOWN).to_list(), row["seq"]],
+            ruled_out=["CPU offline and online again: EN was not cleared before"],
+            not_ruled_out=["a guest that writes EN twice"],
+        )
+
+
+def _vm_ended(case: Case) -> Iterable[Finding]:
+    for (vm,), threads in case.threads.group_by("vm", maintain_order=True):
+        gone = threads.filter(pl.col("gone") > 0)
+        if not gone.height:
+            continue
+        dropped = case.lives.filter(
+            pl.col("tid").is_in(gone["tid"].implode()) & (pl.col("outcome") == "cancelled")
+        )
+        whole = gone.height == threads.height
+        yield finding(
+            severity=INFO,
+            confidence=PROVED,
+            tid=gone["tid"][0],
+            ts=gone["gone"].min(),
+            end=gone["gone"].max(),
+            cause="the VM ended" if whole else "vCPUs were removed",
+            message=f"{gone.height} of {threads.height} vCPU threads of {vm} exited"
+            + (f"; lives that ended with them: {dropped.height}" if dropped.height else ""),
+            seqs=dropped["life"].head(_SHOWN).to_list(),
+            ruled_out=["lost: a VM that ends gets no ready"] if dropped.height else [],
+        )
+
+
+def _vm_stopped(case: Case) -> Iterable[Finding]:
+    least = max(SILENT_NS, int(_SILENT_SHARE * (case.rec.last_ns - case.rec.first_ns)), case.stale.age)
+    for (vm,), threads in case.threads.group_by("vm", maintain_order=True):
+        last = threads["last"].max()
+        assert isinstance(last, int)
+        open_lives = case.lives.filter(
+            pl.col("tid").is_in(threads["tid"].implode())
+            & pl.col("outcome").is_in(["in_flight", "undecided"])
+        )
+        if (threads["gone"] > 0).any() or not open_lives.height or case.rec.last_ns - last < least:
+            continue
+        silent = duration(case, case.rec.last_ns - last)
+        yield finding(
+            severity=INFO,
+            confidence=POSSIBLE,
+            tid=threads["tid"][0],
+            ts=last,
+            end=case.rec.last_ns,
+            cause="paused, stopped or migrated away",
+            message=f"no vCPU of {vm} left a record in the last {silent}; "
+            f"lives of it that are open: {open_lives.height}",
+            seqs=open_lives["life"].head(_SHOWN).to_list(),
+            not_ruled_out=[
+                "a guest that idles",
+                "live migration: record kvm:kvm_dirty_ring_push and kvm:kvm_userspace_exit",
+                "the VM's end: record sched:sched_process_exit",
+            ],
+        )
+
+
+VCPU_RESET = Rule(
+    id="vcpu-reset",
+    severities=(INFO,),
+    title="vCPU began anew",
+    means="Its queue of async page faults was cleared; those that were open get no ready, ever.",
+    shown_by="EN written with bit 0 set on a vCPU that had async page faults on: enabled before, or told of a page, "
+    "and not disabled since.",
+    look_alikes="CPU hotplug, where EN is cleared first (apf-disabled).",
+    needs=(tp.MSR,),
+    helps=(tp.ACCEPT, tp.READY),
+    remedy="Where guests hang after a restore: the VMM must restore MSR_KVM_ASYNC_PF_INT before MSR_KVM_ASYNC_PF_EN.",
+    bugs=("firecracker issue 3020: tasks stay in D after a snapshot is restored",),
+    find=_vcpu_reset,
+)
+VM_ENDED = Rule(
+    id="vm-ended",
+    severities=(INFO,),
+    title="vCPU threads exited",
+    means="Nothing: there is no guest any more that could wait.",
+    shown_by="sched_process_exit of vCPU threads, or their last sched_switch with a dead state.",
+    look_alikes="A paused VM, whose threads live on.",
+    needs=(tp.SWITCH,),
+    helps=(tp.PROCESS_EXIT,),
+    bugs=(
+        "3d75b8aa5c29: KVM: Always flush async #PF workqueue when vCPU is being destroyed",
+        "778c350eb580: the flush of 22583f0d9c85 recursed and was reverted",
+    ),
+    find=_vm_ended,
+)
+VM_STOPPED = Rule(
+    id="vm-stopped",
+    severities=(INFO,),
+    title="VM fell silent with faults open",
+    means="Its vCPUs do not run here: a page may be ready and nobody there to be told.",
+    shown_by="No record of any vCPU thread of a VM for the last second or more, with lives open, while the host "
+    "goes on.",
+    look_alikes="A guest that idles; a VM that ended; data of its CPUs that end early.",
+    needs=(tp.NOT_PRESENT, tp.READY),
+    helps=(tp.ENTRY, tp.SWITCH, tp.USERSPACE_EXIT),
+    remedy="After a migration look on the destination: outstanding faults do not travel, a wake-all there ends them.",
+    find=_vm_stopped,
+    times=True,
+)
+
+RULES = (VCPU_RESET, VM_ENDED, VM_STOPPED)
