@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -34,6 +34,9 @@ FEWEST_SHOWN = 40
 
 TOKENLESS_QUORUM = 0.9
 """The same where no token tells which pairs are meant, and a part agrees by chance."""
+
+SKEWS = (50_000, 250_000, 1_000_000)
+"""By how much bounds are widened, one after the other, where they contradict each other."""
 
 MOST_BROKEN = 0.05
 """Share of the inequalities that may be broken, each told; more, and the clocks are refused."""
@@ -76,6 +79,23 @@ def infer(
         same_unit: both clocks count the same unit, ns or TSC ticks.
         grain: by how much stamps are rounded.
     """
+    attempt = _inferred(lives, hits, rec, vm, same_unit=same_unit, grain=grain)
+    if attempt.alignment.refused is None or not attempt.alignment.broken:
+        return attempt
+    # Trace clock ``local`` is only roughly in step between CPUs, of the host and of the guest.
+    for skew in SKEWS:
+        wider = _inferred(lives, hits, rec, vm, same_unit=same_unit, grain=grain + skew)
+        a = wider.alignment
+        if a.refused is None:
+            note = f"the CPUs' clocks are out of step: every bound had to be taken {skew} wider"
+            within = None if a.within is None else a.within + skew
+            return Attempt(replace(a, within=within, notes=(*a.notes, note)), wider.votes)
+    return attempt
+
+
+def _inferred(
+    lives: pl.DataFrame, hits: pl.DataFrame, rec: GuestRecording, vm: str, *, same_unit: bool, grain: int
+) -> Attempt:
     if not hits.height or not lives.height:
         whose = (
             "the guest's trace shows no wait and no wake"

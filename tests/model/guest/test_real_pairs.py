@@ -162,6 +162,20 @@ def test_a_drifting_clock_is_followed(capture: Capture, tmp_path: Path, agent: A
     assert max(abs(waits[token] - told[token]) for token in waits) <= link.within < 250_000
 
 
+@pytest.mark.parametrize("skew", [-700_000, 180_000])
+def test_cpus_of_the_guest_out_of_step_are_told(
+    capture: Capture, tmp_path: Path, agent: Analysis, skew: int
+) -> None:
+    lines = [replace(ln, ts=ln.ts + skew * ln.cpu) for ln in lines_of(capture(AGENT[1]))]
+    analysis = apftrace.analyze(capture(AGENT[0]), guests={"vm1": written(lines, tmp_path / "guest.txt")})
+    (link,) = analysis.guests
+    assert link.refused is None
+    assert link.contradictions or any("out of step" in note for note in link.notes)
+    assert abs(link.offset) <= link.within
+    assert _joined(analysis) == _joined(agent)
+    assert set(analysis.findings["severity"]) <= {"warning", "info"}
+
+
 def test_without_tokens_the_order_of_the_vcpus_tells(
     capture: Capture, tmp_path: Path, agent: Analysis
 ) -> None:
