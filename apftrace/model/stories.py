@@ -11,6 +11,7 @@ from apftrace.model import timeline
 from apftrace.model import tracepoints as tp
 from apftrace.model.rules.base import Row, duration, hexed, rows
 from apftrace.model.rules.causes import cause_of
+from apftrace.model.rules.guest_causes import cause_in_guest
 from apftrace.model.rules.late import late_lives
 
 if TYPE_CHECKING:
@@ -69,13 +70,14 @@ def look_closely(source: Source, case: Case) -> dict[tuple[int, str], Spent]:
 def _phases(life: Row) -> Iterator[tuple[str, int | None, int, int]]:
     """Yield the phases of a life: name, thread that it is about, start, end."""
     tid, worker = life["tid"], life["worker"]
+    taken = "injected" if life.get("handled") is None else "handled"
     ends = (
         ("p1", worker, "not_present", "started"),
         ("p2", worker, "started", "completed"),
         ("p12", worker, "not_present", "completed"),
         ("p3", tid, "completed", "ready"),
-        ("p4", tid, "accepted", "injected"),
-        ("p5", tid, "injected", "acked"),
+        ("p4", tid, "accepted", taken),
+        ("p5", tid, taken, "acked"),
     )
     for phase, thread, start, stop in ends:
         if life[phase] is not None and life[start] is not None and life[stop] is not None:
@@ -108,13 +110,29 @@ def _steps(case: Case, life: Row) -> Iterator[Step]:
     yield Step(life["not_present"], None, f"fault on gfn {hexed(life['gfn'])}: {form}{repeated}")
     split = life["p1"] is not None and life["p2"] is not None
     ends = {"p1": "work started", "p2": "completed", "p12": "completed", "p3": "ready"}
-    ends |= {"p4": "interrupt injected", "p5": "ACK"}
+    ends |= {
+        "p4": "interrupt injected" if life.get("handled") is None else "the guest's handler",
+        "p5": "ACK",
+    }
     for phase, _, _, stop in _phases(life):
         if (phase == "p12" and split) or (phase in ("p1", "p2") and not split):
             continue
         told = "; ".join(_told(case, life, phase))
         lasted = duration(case, life[phase])
         yield Step(stop, phase, f"{ends[phase]} after {lasted}" + (f": {told}" if told else ""))
+    yield from _beyond(case, life)
+
+
+def _beyond(case: Case, life: Row) -> Iterator[Step]:
+    """Yield what the guest's trace adds: when its task ran, and when its wait returned."""
+    if life.get("p6") is not None:
+        late = life["p6"] > case.late_after["p6"]
+        why = f": {cause_in_guest(case, life, 'p6')[0]}" if late else ""
+        yield Step(
+            life["running"], "p6", f"the guest's task ran {duration(case, life['p6'])} after its wakeup{why}"
+        )
+    if life.get("p7") is not None:
+        yield Step(life["retry"], "p7", f"its wait returned after {duration(case, life['p7'])}")
 
 
 def _told(case: Case, life: Row, phase: str) -> Iterator[str]:

@@ -131,7 +131,7 @@ def _renamed(case: Case, alignments: tuple[Alignment, ...]) -> tuple[Case, tuple
 
 
 def _with_handler(lives: pl.DataFrame) -> pl.DataFrame:
-    """Let P4 end and P5 begin where the guest enters its handler, where that was recorded."""
+    """Let P4 end and P5 begin where the guest enters its handler, where that was recorded; add ``handled``."""
     # A stamp that contradicts the host's order times nothing.
     after = (pl.col("irq") >= pl.col("accepted")).fill_null(value=False)
     told = after & (pl.col("irq") <= pl.col("acked")).fill_null(value=True)
@@ -141,4 +141,5 @@ def _with_handler(lives: pl.DataFrame) -> pl.DataFrame:
         .then((pl.col("acked") - pl.col("irq")).clip(lower_bound=0))
         .otherwise("p5")
         .alias("p5"),
+        pl.when(told).then("irq").alias("handled"),
     )

@@ -91,6 +91,15 @@ def test_the_phases_beyond_the_border(agent: Analysis) -> None:
     assert set(stolen["phase"]) == {"p6"}
 
 
+def test_the_stories_of_the_slowest_go_on_in_the_guest(agent: Analysis) -> None:
+    beyond = [step for story in agent.stories for step in story.steps if step.phase == "p6"]
+    assert beyond
+    assert all("the guest's task ran" in step.text for step in beyond)
+    for story in agent.stories:
+        stamps = [step.ts for step in story.steps if step.phase in ("p4", "p5")]
+        assert stamps == sorted(stamps)
+
+
 def test_steal_is_the_time_off_cpu_within_p6(agent: Analysis, capture: Capture) -> None:
     """Count it by hand for the longest P6: the host's switches of that vCPU's thread."""
     life = agent.faults.sort("p6", descending=True, nulls_last=True).row(0, named=True)
