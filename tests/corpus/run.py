@@ -33,7 +33,7 @@ from . import (  # noqa: F401 - they register
     mutate_vary,
 )
 from .edit import MUTATORS, Edit, Expectation, NotHere
-from .judge import Judgement, Said, judge
+from .judge import Judgement, Result, Said, judge
 from .lives import Lives
 from .reader import Capture, read
 from .writer import write
@@ -166,6 +166,42 @@ def table(cases: Iterable[Case]) -> str:
     )
 
 
+def table_of_rules(cases: Iterable[Case]) -> str:
+    """Return one line per rule: what was planted for it, what became of that, and what it said wrongly.
+
+    A case that may show one of several rules counts for the first. ``held back`` are expectations that the
+    rule must keep quiet about something, met.
+    """
+    columns = ("planted", "found", "missed", "und. rightly", "und. wrongly", "held back", "false")
+    rows: dict[str, Counter[str]] = {}
+    for case in cases:
+        for result in case.judgement.results:
+            rule = next(iter(result.expectation.rule), "any rule")
+            row = rows.setdefault(rule, Counter())
+            row.update(_in_rule_table(result))
+        for rule, _, _ in case.judgement.false:
+            rows.setdefault(rule, Counter())["false"] += 1
+    lines = [f"{'rule':28}" + "".join(f"{c:>14}" for c in columns)]
+    lines += [
+        f"{rule:28}" + "".join(f"{row[c] or '.':>14}" for c in columns) for rule, row in sorted(rows.items())
+    ]
+    return "\n".join(lines)
+
+
+def _in_rule_table(result: Result) -> list[str]:
+    planted = "found" in result.expectation.verdicts
+    names = {
+        "undecided rightly": "und. rightly",
+        "undecided wrongly": "und. wrongly",
+        "found": "found",
+        "false": "false",
+        "missed": "missed",
+        "wrong": "missed" if planted else "false",
+        "right": "und. rightly" if planted else "held back",
+    }
+    return [names[result.status], *(["planted"] if planted else [])]
+
+
 def describe(case: Case) -> str:
     """Return what went wrong in a case, one line each."""
     lines = [case.name]
@@ -207,6 +243,8 @@ def main() -> int:
     else:
         cases = list(run(args.cases, args.seed, only=args.case, save=args.save))
     print(table(cases))
+    print()
+    print(table_of_rules(cases))
     failed = [c for c in cases if not c.judgement.ok]
     for case in failed:
         print(describe(case))
