@@ -172,7 +172,7 @@ def _with_delivery(
     """Add accepted, injected and acked to the lives; return also the deliveries and the ACKs."""
     ack_rows = delivery.acks(rec)
     rows = lives.with_told(rec, rows)
-    rows = rows.with_columns(lives.kind(rec, pl.lit(None, pl.Int64)).alias("kind_hint"))
+    rows = rows.with_columns(lives.kind(rec).alias("kind_hint"))
     delivered = delivery.without_repeats(delivery.deliveries(rec, paired, rows, vectors), ack_rows)
     delivered, matched = delivery.with_ack(delivered, ack_rows)
     delivered = delivery.imply_from_acks(delivered, matched)

@@ -259,18 +259,21 @@ def with_told(rec: Recording, lives: pl.DataFrame) -> pl.DataFrame:
     return attach(lives, told)
 
 
-def kind(rec: Recording, accepted: pl.Expr) -> pl.Expr:
+def kind(rec: Recording, accepted: pl.Expr | None = None) -> pl.Expr:
     """Return ``kind``: pv when the guest was told, halt when only the vCPU sleeps, else unknown.
 
     Args:
         rec: the recording.
         accepted: when the page-ready vector was accepted right after ready, which says the same as
-            ``pf_injected`` from the other end (R9, R10).
+            ``pf_injected`` from the other end (R9, R10); null while that is not known yet.
     """
-    by_exception = pl.lit(rec.has(tp.INJ_EXCEPTION, tp.ENTRY))
-    by_vector = pl.lit(rec.has(tp.ACCEPT)) & pl.col("ready").is_not_null()
+    # A fault taken in a nested guest is told to L1 by a #PF exit, which injects no exception.
+    nested = any(hits and name.split(":")[-1].startswith("kvm_nested_") for name, hits in rec.counts.items())
+    by_exception = pl.lit(rec.has(tp.INJ_EXCEPTION, tp.ENTRY) and not nested)
+    by_vector = pl.lit(rec.has(tp.ACCEPT) and accepted is not None) & pl.col("ready").is_not_null()
+    told = pl.col("pf_injected").is_not_null()
     return (
-        pl.when(pl.col("pf_injected").is_not_null() | accepted.is_not_null())
+        pl.when(told if accepted is None else told | accepted.is_not_null())
         .then(pl.lit("pv"))
         .when((by_exception | by_vector) & ~pl.col("tainted"))
         .then(pl.lit("halt"))

@@ -229,6 +229,7 @@ def nameless(edit: Edit) -> list[Expectation]:
 @mutator
 def lost_elsewhere(edit: Edit) -> list[Expectation]:
     """A lost wakeup on another host: one of several other sets of tracepoints, numbers or clocks."""
+    edit.need_no_loss()
     life = edit.pick(x for x in edit.whole(pv=True) if edit.stuck_clearly(x))
     edit.drop(life.answer())
     edit.rng.choice(_HOSTS)(edit)

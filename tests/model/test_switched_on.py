@@ -2,12 +2,31 @@
 
 from __future__ import annotations
 
+import tempfile
+from pathlib import Path
+
 import pytest
 
+import apftrace
+from tests.builders.formats import parse
 from tests.builders.story import ANSWER, Story
 from tests.builders.tracedat import Event
 from tests.model import histories
-from tests.model.support import FIVE, LATER, MS, START, S, analyse, calm, found, life, only, outcomes, rules
+from tests.model.support import (
+    FIVE,
+    LATER,
+    MS,
+    START,
+    S,
+    analyse,
+    calm,
+    found,
+    known_formats,
+    life,
+    only,
+    outcomes,
+    rules,
+)
 
 GOES_ON = 1500 * MS
 
@@ -96,6 +115,40 @@ class TestExceptionsNeverHit:
         calm(story, halt=True)
         story.interrupt(at=LATER)
         assert set(analyse(hide(story, "kvm_inj_exception")).faults["kind"]) == {"halt"}
+
+
+def test_a_lost_wakeup_is_found_where_exceptions_were_off() -> None:
+    # Who was told must then not be guessed from what is missing: a later delivery would be taken for its own.
+    story = histories.lost_wakeup()
+    calm(story, start=LATER + S)
+    assert rules(analyse(hide(story, "kvm_inj_exception")), "error") == {"lost-wakeup"}
+
+
+def test_a_fault_in_a_nested_guest_is_not_called_halted_for_want_of_an_exception() -> None:
+    story = Story()
+    calm(story)
+    token = story.pv_life(at=LATER, without=ANSWER | {"inj_exception"})
+    story.interrupt(at=LATER + MS)
+    assert life(analyse(story), token)["kind"] == "halt"
+    nested = parse("kvm", _NESTED)
+    story.event(LATER + 2 * MS, "kvm_nested_vmexit_inject", story.tid(0), 0, exit_code=0x4E)
+    with tempfile.TemporaryDirectory() as directory:
+        path = story.write(Path(directory) / "trace.dat", formats=(*known_formats(), nested))
+        assert life(apftrace.analyze(path), token)["kind"] == "unknown"
+
+
+_NESTED = """name: kvm_nested_vmexit_inject
+ID: 398
+format:
+\tfield:unsigned short common_type;\toffset:0;\tsize:2;\tsigned:0;
+\tfield:unsigned char common_flags;\toffset:2;\tsize:1;\tsigned:0;
+\tfield:unsigned char common_preempt_count;\toffset:3;\tsize:1;\tsigned:0;
+\tfield:int common_pid;\toffset:4;\tsize:4;\tsigned:1;
+
+\tfield:__u32 exit_code;\toffset:8;\tsize:4;\tsigned:0;
+
+print fmt: "reason: 0x%x", REC->exit_code
+"""
 
 
 class TestReadyHeldWhileInterruptsAreOff:
