@@ -160,6 +160,10 @@ class _Forward:
     def seek(self, to: int, whence: int = 0) -> int:
         if whence or to < self._at:
             raise tarfile.ReadError("a header that points back")
+        skip = getattr(self._stream, "skip", None)
+        if skip is not None:  # a plain file: nothing in between needs to be read
+            skip(to - self._at)
+            self._at = to
         while self._at < to and self.read(min(to - self._at, CHUNK)):
             pass
         return self._at

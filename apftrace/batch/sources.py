@@ -340,6 +340,10 @@ class _Counted:
         self._at += len(data)
         return data
 
+    def skip(self, size: int) -> None:
+        self._file.seek(size, 1)
+        self._at += size
+
 
 @dataclass
 class _Inside:

@@ -61,7 +61,7 @@ def batch(tmp_path: Path, heard: Heard) -> RunBatch:
     """Return a function that runs a batch into a folder of the test's own."""
 
     def call(*sources: object, output: str = "out", **settings: Any) -> Batch:
-        given = {"jobs": 1, "caps": CAPS} | settings
+        given = {"jobs": 1, "caps": CAPS, "reports": 1} | settings
         return run_batch(Settings(tuple(map(str, sources)), tmp_path / output, **given), heard)
 
     return call

@@ -79,7 +79,9 @@ def test_a_cluster_gives_the_same_bytes_though_a_worker_is_killed(
     with Client(cluster.scheduler_address, set_as_default=False) as client:
         pids = list(client.run(os.getpid).values())
     killer = Killer(pids)
-    settings = Settings((str(corpus),), tmp_path / "there", 1, CAPS, cluster=cluster.scheduler_address)
+    settings = Settings(
+        (str(corpus),), tmp_path / "there", 1, CAPS, cluster=cluster.scheduler_address, reports=1
+    )
     run_batch(settings, killer)
     assert killer.killed
     assert len(set(pids)) == 3

@@ -39,7 +39,7 @@ def corpus(tmp_path: Path, made: dict[str, bytes]) -> Path:
 
 
 def start(corpus: Path, out: Path) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "apftrace", "batch", corpus, "-o", out, "--jobs", "2"]
+    command = [sys.executable, "-m", "apftrace", "batch", corpus, "-o", out, "--jobs", "2", "--reports", "2"]
     return subprocess.Popen(list(map(str, command)), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
