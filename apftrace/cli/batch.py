@@ -160,7 +160,7 @@ def batch(
     from apftrace.batch.run import Settings, run_batch
     from apftrace.cli.progress import progress
 
-    workers = jobs or len(os.sched_getaffinity(0))
+    workers = jobs or _cpus()
     settings = Settings(
         sources=tuple(_listed(sources)),
         output=output,
@@ -214,6 +214,11 @@ def _listed(sources: tuple[str, ...]) -> list[str]:
         else:
             out.append(source)
     return out
+
+
+def _cpus() -> int:
+    # Those that a container or a batch system left us.
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _share(workers: int) -> int:

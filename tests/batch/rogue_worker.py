@@ -11,6 +11,8 @@ from pathlib import Path
 
 from apftrace.batch import job, worker
 
+KEPT: list[bytearray] = []
+
 
 def _rogue(task: job.Task) -> None:
     name = Path(task.inputs[0][0]).name
@@ -24,6 +26,8 @@ def _rogue(task: job.Task) -> None:
         hoard = []
         while True:
             hoard.append(bytearray(b"x") * (8 << 20))
+    elif name.startswith("keep"):
+        KEPT.append(bytearray(b"x") * (400 << 20))
     elif name.startswith("die"):
         os.kill(os.getpid(), signal.SIGSEGV)
     elif name.startswith("raise"):

@@ -90,6 +90,12 @@ def test_a_worker_that_is_killed_once_is_no_result(
     assert tree(tmp_path / "out") == tree(tmp_path / "undisturbed")
 
 
+def test_a_worker_that_keeps_memory_is_replaced(batch: RunBatch, inputs: Callable[..., Path], tmp_path: Path):
+    # Each alone is below the cap; one process that kept both would be above.
+    batch(inputs("keep-1", "keep-2", "keep-3"), caps=Caps(seconds=60, memory=700 << 20))
+    assert outcomes(tmp_path / "out") == dict.fromkeys(("keep-1", "keep-2", "keep-3"), ("analysed", None))
+
+
 def test_what_crashed_is_tried_again_by_the_next_batch(
     batch: RunBatch, inputs: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
