@@ -105,6 +105,7 @@ def _lost_work(case: Case) -> Iterable[Finding]:
                 "a starved pool: items queued later on this CPU started",
                 "record loss: none meanwhile",
             ],
+            not_ruled_out=["work cancelled with its queue: probe kvm_clear_async_pf_completion_queue"],
         )
 
 

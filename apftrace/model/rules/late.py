@@ -10,6 +10,7 @@ from apftrace.model import tracepoints as tp
 from apftrace.model.rules.base import (
     WARNING,
     Finding,
+    Row,
     Rule,
     about,
     duration,
@@ -80,7 +81,7 @@ def _late_wakeup(case: Case) -> Iterable[Finding]:
                 f" (late after {duration(case, case.late_after[phase])})"
             ),
             ruled_out=["lost: it was answered"],
-            not_ruled_out=_unsettled(case, phase),
+            not_ruled_out=_unsettled(case, life, phase),
         )
         if phase in GUEST_PHASES:
             found["end"] = life["retry"] if life["retry"] is not None else life["running"]
@@ -94,8 +95,13 @@ def _phases(case: Case) -> tuple[str, ...]:
     return tuple(p for p in there if (p != "p12" if split else p not in ("p1", "p2")))
 
 
-def _unsettled(case: Case, phase: str) -> list[str]:
+def _unsettled(case: Case, life: Row, phase: str) -> list[str]:
     out = []
+    did = case.close.get((life["life"], phase))
+    if phase in ("p2", "p12") and (did is None or did.device is None):
+        out.append("device or queue: record block:block_rq_issue and block:block_rq_complete")
+    if phase == "p4":
+        out.append("a higher task priority in the guest (TPR), which holds the interrupt back as IF=0 does")
     if phase == "p12":
         out.append("P1 or P2: record workqueue:* to split them")
     if not case.rec.has(tp.SWITCH):

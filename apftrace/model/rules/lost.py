@@ -122,6 +122,10 @@ def _not_ruled_out(case: Case, cleared: str | None) -> list[str]:
         out.append("page-ready slot taken: record kvm:kvm_msr and kvm:kvm_apic_accept_irq")
     if not case.rec.has(tp.ENTRY):
         out.append("vCPU not entering the guest: record kvm:kvm_entry")
+    if not case.rec.has(tp.QUEUE_WORK, tp.EXECUTE_START) and case.threads["vm"].n_unique() > 1:
+        out.append(
+            "completed of another VM's fault on an equal page: record workqueue:* to prove whose it is"
+        )
     if cleared is None:
         out.append("queue cleared by a reset of the VMM, which leaves no kvm_msr")
         missing = [tp.NAMES[k] for k in _CLEARERS if not case.rec.has(k)]

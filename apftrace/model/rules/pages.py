@@ -124,6 +124,9 @@ def _fatal_fault(case: Case) -> Iterable[Finding]:
             "message": "KVM_RUN ends with errno -14"
             + (" right after a fault on a page whose ready came before" if refault else ""),
             "seqs": [row["fault_seq"] if refault else None, row["seq"]],
+            "ruled_out": ["an MMIO or read-only memslot exit: a page reported ready was touched"]
+            if refault
+            else [],
             "not_ruled_out": [] if refault else ["an MMIO or read-only memslot exit"],
         }
 
