@@ -13,9 +13,13 @@ from apftrace.batch.baseline import compared
 from apftrace.batch.overview import Batch, change_key, worst_lives, worth_a_page
 from apftrace_reports.batch import html, junit, markdown
 from apftrace_reports.batch.charts import MOST_RUNS, trend
+from apftrace_reports.escape import visible
+
+from .test_browser import FRAME, WIDE, browse
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 HOSTILE = "<script>alert(1)</script>|`*[x](http://evil)\x1b[2J\u202e\"'&]]>"
 
@@ -65,7 +69,10 @@ def with_changes() -> Batch:
     before = [line(n) for n in range(12)]
     now = [line(n, sha256=f"{n + 99:064x}") for n in range(12)]
     for one in now:
-        one["latency_ns"] = {"p2": {"n": 40, "p50": 3_000_000, "p95": 1, "p99": 1, "max": 1}}
+        one["latency_ns"] = {
+            **one["latency_ns"],
+            "p2": {"n": 40, "p50": 3_000_000, "p95": 1, "p99": 1, "max": 1},
+        }
     return Batch(now, compared(before, now, ("kernel",), 0.1))
 
 
@@ -153,7 +160,7 @@ def test_nothing_that_a_name_holds_is_obeyed(report):
 def test_the_data_of_the_chart_cannot_end_its_element():
     page = html.render(hostile()).decode()
     (spec,) = re.findall(r'<script type="application/json" data-chart="trend">(.*?)</script>', page, re.S)
-    assert {row["run"] for row in json.loads(spec)["datasets"]["rows"]} == {HOSTILE}
+    assert {row["run"] for row in json.loads(spec)["datasets"]["rows"]} == {visible(HOSTILE)}
 
 
 def test_junit_counts_what_it_holds():
@@ -221,3 +228,22 @@ def test_many_kernels_share_the_last_colour():
     rows, _ = trend(Batch([line(n, kernel=f"6.{n:02d}") for n in range(12)]))
     assert len({row["kernel"] for row in rows}) == 6
     assert rows[-1]["kernel"] == "others"
+
+
+@pytest.mark.parametrize("name", ["some", "changes", "hostile"])
+def test_a_browser_draws_the_page_and_refuses_nothing(name: str, tmp_path: Path):
+    (tmp_path / "index.html").write_bytes(html.render(BATCHES[name]()))
+    shown, console = browse(tmp_path / "index.html", tmp_path / "profile")
+    assert console == []
+    (drawn,) = re.findall(r'data-charts="(\d)/(\d)"', shown)
+    assert drawn == ("1", "1")
+    assert "<svg" in shown.partition('id="trend"')[2]
+
+
+@pytest.mark.parametrize("name", ["some", "changes", "hostile"])
+@pytest.mark.parametrize("width", [390, 1280])
+def test_the_page_does_not_scroll_sideways(name: str, width: int, tmp_path: Path):
+    (tmp_path / "page.html").write_bytes(html.render(BATCHES[name]()))
+    (tmp_path / "frame.html").write_text(FRAME.format(width=width, look=WIDE), "utf-8")
+    shown, _ = browse(tmp_path / "frame.html", tmp_path / "profile")
+    assert re.findall("<title>(.*)</title>", shown) == ["fits"]

@@ -8,6 +8,7 @@ import altair as alt
 from altair.utils.schemapi import debug_mode
 
 from apftrace_reports.charts import human, log_axis, look
+from apftrace_reports.escape import visible
 from apftrace_reports.figures import Figure, embed_json
 
 if TYPE_CHECKING:
@@ -55,8 +56,8 @@ def trend(batch: Batch) -> tuple[list[dict[str, Any]], str]:
             "at": number,
             "ns": line["latency_ns"]["total"]["p50"],
             "p99": max(line["latency_ns"]["total"]["p99"], line["latency_ns"]["total"]["p50"]),
-            "kernel": line["kernel"] if line["kernel"] in named else _OTHERS,
-            "run": line["path"],
+            "kernel": visible(line["kernel"]) if line["kernel"] in named else _OTHERS,
+            "run": visible(line["path"]),
             "verdict": line["verdict"],
         }
         for number, line in enumerate(lines, 1)
