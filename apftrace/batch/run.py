@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
-from apftrace import __version__
+from apftrace import __version__, digest
 from apftrace.batch import dataset, runs
 from apftrace.batch.allow import AllowList, read_allow_list, today
 from apftrace.batch.baseline import compared, read_baseline
@@ -30,9 +30,6 @@ if TYPE_CHECKING:
 
     from apftrace.batch.baseline import Change
     from apftrace.batch.children import Caps, Outcome
-
-RESULT_VERSION = 1
-"""Goes up when a result means something else than before: those in a store are made anew then."""
 
 MADE = ("batch.json", "runs.jsonl", "faults", "findings", "reports", "index.html", "summary.md", "junit.xml")
 """What a batch leaves in its folder, the sign that it is complete first: it goes first and comes last."""
@@ -88,7 +85,7 @@ class Settings:
         """Return all that decides what the result of an input is."""
         return {
             "version": __version__,
-            "result": RESULT_VERSION,
+            "code": digest.code(),
             "schema": SCHEMA_VERSION,
             "late_after": self.late_after,
         }

@@ -135,6 +135,19 @@ def test_other_settings_are_other_results(batch: RunBatch, made: dict[str, bytes
     assert tree(tmp_path / "out") == tree(tmp_path / "fresh")
 
 
+def test_results_of_other_code_are_not_taken(
+    batch: RunBatch, made: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "calm.dat").write_bytes(made["calm"])
+    batch(tmp_path / "calm.dat")
+    (old,) = (tmp_path / "out" / ".apftrace" / "results").iterdir()
+    monkeypatch.setattr("apftrace.digest.code", lambda: "another")
+    batch(tmp_path / "calm.dat")
+    (new,) = (tmp_path / "out" / ".apftrace" / "results").iterdir()
+    assert new.name != old.name
+    assert len(list(new.iterdir())) == 1
+
+
 def test_copies_are_lines_of_their_own_that_say_so(batch: RunBatch, made: dict[str, bytes], tmp_path: Path):
     (tmp_path / "a.zip").write_bytes(zipped([("one.dat", made["calm"]), ("two.dat", made["calm"])]))
     batch(tmp_path / "a.zip")
