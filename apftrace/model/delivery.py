@@ -130,7 +130,9 @@ def deliveries(rec: Recording, paired: pl.DataFrame, lives: pl.DataFrame, vector
     if rec.has(tp.ACCEPT):
         # After a halt-form ready the next event may be any interrupt's accept; a strange vector is the
         # page-ready one only where a delivery was due and nothing else ever uses that vector.
-        strange = due & ((pl.col("vec") < FIRST_EXTERNAL) | ~pl.col("vec").is_in(list(rec.seen_vectors)))
+        strange = due & ~pl.col("vec").is_in(list(rec.seen_vectors))
+        # No interrupt may use the vectors of exceptions: where nobody tells that a delivery was due, they do.
+        strange |= (due | pl.lit(not rec.has(tp.INJ_EXCEPTION))) & (pl.col("vec") < FIRST_EXTERNAL)
         right = (known | strange).fill_null(value=False)
         # A guest that was told gets the vector too (R9): without the accept, that record is what is missing.
         takes = took.filter(known)["tid"].unique()

@@ -46,6 +46,18 @@ def with_interrupts_off(rec: Recording, lives: pl.DataFrame, delivered: pl.DataF
     )
 
 
+def with_ownerless_acks(rec: Recording, lives: pl.DataFrame, acks: pl.DataFrame) -> pl.DataFrame:
+    """Turn lost lives into undecided ones, still blamed, where an ACK may be for a ready that is not traced.
+
+    Which ready an ACK is for is only known where something tells the delivered readies from the others.
+    """
+    if rec.tells_deliveries or not acks.height:
+        return lives
+    return lives.with_columns(
+        pl.when(pl.col("outcome") == "lost").then(pl.lit("undecided")).otherwise("outcome").alias("outcome")
+    )
+
+
 def with_silent_ready(rec: Recording, lives: pl.DataFrame) -> pl.DataFrame:
     """Turn lost and open lives into undecided ones where kvm_async_pf_ready itself may have been off.
 

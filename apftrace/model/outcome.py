@@ -216,16 +216,19 @@ def with_overtaken(lives: pl.DataFrame) -> pl.DataFrame:
     return attach(lives, pl.concat(passed))
 
 
-def with_outcome(lives: pl.DataFrame, stale: Staleness, *, ready_traced: bool) -> pl.DataFrame:
+def with_outcome(
+    lives: pl.DataFrame, stale: Staleness, *, ready_traced: bool, slot_known: bool
+) -> pl.DataFrame:
     """Add ``outcome``, ``lost_rule`` and ``end``; the order of the cases is the order of trust.
 
-    Without kvm_async_pf_ready in the trace a life that nothing else shows to have ended is undecided.
+    Without kvm_async_pf_ready in the trace a life that nothing else shows to have ended is undecided. Where
+    nothing tells when the slot was taken (``slot_known``), only later lives that were answered show it free.
     """
     stuck = (
         (pl.col("entries_after") >= MIN_ENTRIES)
         & (pl.col("progress") > stale.age)
         & (pl.col("slot_free") > stale.age)
-        & pl.lit(stale.proves)
+        & pl.lit(stale.proves and slot_known)
     )
     # ``done`` is first in, first out (R6): lives completed later and answered went past this one.
     passed_by = (

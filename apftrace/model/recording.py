@@ -97,6 +97,11 @@ class Recording:
         return silent_ends(self)
 
     @property
+    def tells_deliveries(self) -> bool:
+        """False where nothing shows which readies were delivered by interrupt and which only ended a halt."""
+        return bool(self.recorded & {tp.ACCEPT, tp.INJ_EXCEPTION})
+
+    @property
     def measures_time(self) -> bool:
         """False where stamps order events but do not time them: event counts, clock ticks of 10 ms."""
         return self.clock not in _COARSE_CLOCKS

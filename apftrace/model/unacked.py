@@ -41,7 +41,7 @@ def unacked(rec: Recording, delivered: pl.DataFrame, threads: pl.DataFrame, stal
             maintain_order="left",
         )
         .with_columns(
-            (pl.col("entries") - pl.col("acc_entries")).alias("entries_after"),
+            (pl.col("entries") - pl.coalesce("acc_entries", "inj_entries")).alias("entries_after"),
             (pl.col("virqs") - pl.coalesce("inj_virqs", "acc_virqs")).alias("virqs_after"),
             (pl.col("last_run") - pl.col("start")).alias("progress"),
         )

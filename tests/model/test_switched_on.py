@@ -9,7 +9,7 @@ import pytest
 
 import apftrace
 from tests.builders.formats import parse
-from tests.builders.story import ANSWER, Story
+from tests.builders.story import ACK, ANSWER, Story
 from tests.builders.tracedat import Event
 from tests.model import histories
 from tests.model.support import (
@@ -151,6 +151,36 @@ print fmt: "reason: 0x%x", REC->exit_code
 """
 
 
+class TestDeliveriesThatNothingTells:
+    """Without kvm_apic_accept_irq and kvm_inj_exception no ready is known to be a delivery, no ACK to be of one."""
+
+    def test_a_wakeup_passed_by_is_loud_and_undecided(self) -> None:
+        story = histories.lost_wakeup()
+        calm(story, start=LATER + S)
+        (finding,) = found(analyse(story, off=["kvm_apic_accept_irq", "kvm_inj_exception"]), "lost-wakeup")
+        assert (finding["severity"], finding["confidence"]) == ("warning", "possible")
+        assert any("an ACK that is for it" in text for text in finding["not_ruled_out"])
+
+    def test_lives_behind_a_delivery_without_an_ack_are_not_lost(self) -> None:
+        story = Story()
+        calm(story)
+        story.pv_life(at=LATER, without=ACK)
+        for n in range(5):
+            story.pv_life(at=LATER + (n + 1) * 3 * MS, without=ANSWER)
+        story.progress(start=LATER + 20 * MS, end=LATER + 600 * MS)
+        for off in ((), ("kvm_msr",)):
+            hidden = ["kvm_apic_accept_irq", "kvm_inj_exception", *off]
+            assert not rules(analyse(story, off=hidden), "error"), off
+
+
+def test_vector_0_is_wrong_where_exceptions_were_off() -> None:
+    assert rules(analyse(hide(histories.wrong_vector(), "kvm_inj_exception")), "error") == {"wrong-vector"}
+
+
+def test_a_missing_ack_shows_without_accepts() -> None:
+    assert rules(analyse(histories.missing_ack(), off=["kvm_apic_accept_irq"]), "error") == {"missing-ack"}
+
+
 class TestReadyHeldWhileInterruptsAreOff:
     """Hosts before 5.8 deliver a ready only while the guest's interrupts are on."""
 
@@ -167,6 +197,7 @@ class TestReadyHeldWhileInterruptsAreOff:
         calm(story, halt=True)
         token = story.halt_life(at=LATER, without=ANSWER)
         story.halt_life(at=LATER + 50 * MS)
+        story.interrupt(at=START - MS)
         analysis = analyse(story.progress(start=LATER + 60 * MS, end=LATER + 400 * MS))
         assert life(analysis, token)["outcome"] == "lost"
 

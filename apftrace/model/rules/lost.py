@@ -65,11 +65,19 @@ def _lost_wakeup(case: Case) -> Iterable[Finding]:
             ),
             ruled_out=_ruled_out(case, life),
             not_ruled_out=[
-                *([] if decided else ["kvm_async_pf_ready was off: it was never hit"]),
+                *_why_undecided(case, decided=decided),
                 *elsewhere,
                 *_not_ruled_out(case, cleared),
             ],
         )
+
+
+def _why_undecided(case: Case, *, decided: bool) -> list[str]:
+    if decided:
+        return []
+    if tp.READY in case.rec.silent:
+        return ["kvm_async_pf_ready was off: it was never hit"]
+    return ["an ACK that is for it: record kvm:kvm_apic_accept_irq or kvm:kvm_inj_exception"]
 
 
 def _lost_elsewhere(case: Case, life: Row) -> list[str]:
