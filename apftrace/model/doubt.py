@@ -75,17 +75,13 @@ def with_silent_ready(rec: Recording, lives: pl.DataFrame) -> pl.DataFrame:
 
 
 def with_silences(rec: Recording, lives: pl.DataFrame, stale: Staleness) -> pl.DataFrame:
-    """Turn lost and open lives into ``undecided`` where a CPU of their thread fell silent too early to tell."""
+    """Turn lost and open lives into ``undecided`` where a CPU fell silent too early to tell."""
     open_lives = lives.filter(pl.col("outcome").is_in(["lost", "in_flight"]))
     if not rec.silences or not open_lives.height:
         return lives
-    falls_silent = pl.concat(
-        rows.select("life", pl.Series("silent_from", _first_spans(rec, int(tid), rows), pl.Int64))
-        for (tid,), rows in open_lives.group_by("tid")
-    )
-    doubtful = open_lives.join(falls_silent, on="life", maintain_order="left").filter(
-        pl.col("silent_from") < pl.col("end")
-    )
+    doubtful = open_lives.with_columns(
+        pl.Series("silent_from", _first_spans(rec, open_lives), pl.Int64)
+    ).filter(pl.col("silent_from") < pl.col("end"))
     proved = _proved_before(rec, doubtful, stale)
     hit = pl.col("life").is_in(doubtful["life"].implode()) & ~pl.col("life").is_in(proved.implode())
     return lives.with_columns(
@@ -95,9 +91,9 @@ def with_silences(rec: Recording, lives: pl.DataFrame, stale: Staleness) -> pl.D
     )
 
 
-def _first_spans(rec: Recording, tid: int, rows: pl.DataFrame) -> list[int]:
+def _first_spans(rec: Recording, rows: pl.DataFrame) -> list[int]:
     """Return per life when the first silence begins that could hold its ready."""
-    spans = silent_spans(rec, tid)
+    spans = silent_spans(rec)
     return [
         next((max(start, since) for start, stop in spans if stop >= since), _NEVER) for since in rows["since"]
     ]

@@ -83,21 +83,20 @@ def blind_spans(rec: Recording, tid: int, *, silences: bool = True) -> list[tupl
     Args:
         rec: the recording.
         tid: the thread.
-        silences: count also the silences at the ends of the CPUs where the thread was seen.
+        silences: count also the silences at the ends of CPUs: what a thread used outside of one tells nothing
+            of what it used meanwhile.
     """
     cpus = rec.cpus_of.get(tid, frozenset())
     everywhere = tid not in rec.settled
     silent = {gap.cpu for gap in rec.uncovered}
     # A loss without an end may be of any size: a cut file, statistics that the pages do not account for.
     concern = (x for x in rec.losses if everywhere or x.cpu in cpus or x.cpu in silent or x.before_ns is None)
-    quiet = (x for x in rec.silences if x.cpu in cpus) if silences else ()
-    return _merged([*concern, *rec.uncovered, *quiet])
+    return _merged([*concern, *rec.uncovered, *(rec.silences if silences else ())])
 
 
-def silent_spans(rec: Recording, tid: int) -> list[tuple[int, int]]:
+def silent_spans(rec: Recording) -> list[tuple[int, int]]:
     """Return the spans of ``blind_spans`` of which no loss tells, only the silence of a CPU."""
-    cpus = rec.cpus_of.get(tid, frozenset())
-    return _merged(x for x in rec.silences if x.cpu in cpus)
+    return _merged(rec.silences)
 
 
 def _merged(gaps: Iterable[Loss]) -> list[tuple[int, int]]:

@@ -64,3 +64,17 @@ def test_a_silent_end_is_no_chance() -> None:
     story = histories.lost_wakeup()
     story.progress(vcpu=1, start=START, end=LATER + S // 2)
     assert outcomes(analyse(story)) == {"answered": 20, "lost": 1}
+
+
+def test_what_a_thread_used_later_tells_nothing_of_a_cpu_that_begins_late() -> None:
+    story = Story(cpus=2)
+    calm(story, lives=100)
+    # Its ready was on CPU 1, whose data begin later; by then the thread keeps to CPU 0.
+    token = story.pv_life(at=LATER, cpu=0, without=ANSWER)
+    for n in range(200):
+        story.pv_life(at=LATER + 5 * MS + n * 4 * MS, cpu=0)
+        story.pv_life(vcpu=1, at=LATER + 5 * MS + n * 4 * MS, cpu=1)
+    story.records = [r for r in story.records if r.cpu == 0 or r.ts > LATER + 200 * MS]
+    analysis = analyse(story)
+    assert life(analysis, token)["outcome"] == "undecided"
+    assert not rules(analysis, "error")
