@@ -46,7 +46,7 @@ _COMMS = (
     re.compile(r"comm=(\S.*?) (?:prev_|next_|parent_|child_)?(?:pid|prio|tid)="),
     re.compile(r"(?:sched_\w+:|==>)\s+(\S.*?):\d+ \[\d+\]"),
 )
-# And where a finding names a task: see model.rules.causes, guest_waits and guest_causes.
+# And where a finding names a task: see model.rules.causes, guest_findings and guest_causes.
 _TASK = r"(?P<task>(?<=while ).+?(?= \(\d+\) ran)|(?<=guest thread )(?!\d+ ).{1,16}?(?=-\d+\b))"
 _NO_COMM = frozenset({"<idle>", "<...>"})
 _OWN_VM = re.compile(r"(?:pid|vm)-\d+")

@@ -92,11 +92,18 @@ def with_silences(rec: Recording, lives: pl.DataFrame, stale: Staleness) -> pl.D
 
 
 def _first_spans(rec: Recording, rows: pl.DataFrame) -> list[int]:
-    """Return per life when the first silence begins that could hold its ready."""
-    spans = silent_spans(rec)
-    return [
-        next((max(start, since) for start, stop in spans if stop >= since), _NEVER) for since in rows["since"]
-    ]
+    """Return per life when the first silence begins that could hold its ready.
+
+    Before a life is called lost every CPU counts: what its thread used outside of a silence tells nothing of
+    what it used meanwhile. An open life is doubted only for CPUs that its thread uses.
+    """
+    of_thread = {tid: silent_spans(rec, tid) for tid in rows["tid"].unique()}
+    anywhere = silent_spans(rec)
+    found = []
+    for tid, since, outcome in rows.select("tid", "since", "outcome").iter_rows():
+        spans = anywhere if outcome == "lost" else of_thread[tid]
+        found.append(next((max(start, since) for start, stop in spans if stop >= since), _NEVER))
+    return found
 
 
 def _proved_before(rec: Recording, lives: pl.DataFrame, stale: Staleness) -> pl.Series:

@@ -94,9 +94,15 @@ def blind_spans(rec: Recording, tid: int, *, silences: bool = True) -> list[tupl
     return _merged([*concern, *rec.uncovered, *(rec.silences if silences else ())])
 
 
-def silent_spans(rec: Recording) -> list[tuple[int, int]]:
-    """Return the spans of ``blind_spans`` of which no loss tells, only the silence of a CPU."""
-    return _merged(rec.silences)
+def silent_spans(rec: Recording, tid: int | None = None) -> list[tuple[int, int]]:
+    """Return the spans of ``blind_spans`` of which no loss tells, only the silence of a CPU.
+
+    Args:
+        rec: the recording.
+        tid: count only the CPUs where this thread was seen.
+    """
+    cpus = None if tid is None else rec.cpus_of.get(tid, frozenset())
+    return _merged(x for x in rec.silences if cpus is None or x.cpu in cpus)
 
 
 def _merged(gaps: Iterable[Loss]) -> list[tuple[int, int]]:

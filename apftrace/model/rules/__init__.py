@@ -10,6 +10,7 @@ from apftrace.model.rules import (
     faulting,
     guest,
     guest_waits,
+    guest_wakes,
     late,
     lost,
     pages,
@@ -32,6 +33,7 @@ CATALOGUE: tuple[Rule, ...] = (
     *guest.RULES,
     *ends.RULES,
     *guest_waits.RULES,
+    *guest_wakes.RULES,
     *record.RULES,
 )
 """Every rule; ids are unique and stable."""

@@ -1,13 +1,12 @@
-"""What a guest's own trace shows: wakeups lost in the guest, wakes without a wait, handlers that never ran."""
+"""Waits in a guest that do not end: wakeups lost there, handlers that never ran, waits that are still open."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import polars as pl
 
 from apftrace.model import tracepoints as tp
-from apftrace.model.guest.evidence import WAIT_SEQS, shown
 from apftrace.model.guest.staleness import guest_staleness
 from apftrace.model.rules.base import (
     ERROR,
@@ -24,6 +23,7 @@ from apftrace.model.rules.base import (
     hexed,
     rows,
 )
+from apftrace.model.rules.guest_findings import about_guest, lives_by_id, token_of, who
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -31,54 +31,11 @@ if TYPE_CHECKING:
     from apftrace.model.correlate import Case
     from apftrace.model.guest.join import GuestSide
 
-SKEW_NS = 20_000_000
-"""Most that the clocks of two CPUs of one guest may disagree."""
-
-REUSED_NS = 60_000_000_000
-"""A token comes back after 2^20 faults of its vCPU; no guest has those in a minute."""
-
-_HYPERVISORS = ("/KVM", "qemu", "fc_vcpu", "vcpu")
-
-
-def _about(case: Case, side: GuestSide, row: Row, life: Row | None, **stated: Any) -> Finding:
-    """Return a finding about a wait or a wake of a guest, and the life that it belongs to."""
-    own = [row.get(c) for c in WAIT_SEQS]
-    start = row.get("wait") if row.get("wait") is not None else row.get("wake")
-    return finding(
-        machine=side.rec.machine,
-        tid=life["tid"] if life else None,
-        token=_token(row, life),
-        gva=life["gva"] if life else None,
-        ts=min(life["not_present"], start) if life and start is not None else start,
-        end=stated.pop("end", None) or side.last,
-        seqs=[life[c] for c in ("life", "ready_seq", "acc_seq", "inj_seq", "ack_seq")] if life else [],
-        seen=shown(side, own),
-        **stated,
-    )
-
-
-def _lives(case: Case, frame: pl.DataFrame) -> dict[int, Row]:
-    wanted = frame["life"].drop_nulls().unique()
-    return {r["life"]: r for r in rows(case.lives.filter(pl.col("life").is_in(wanted.implode())))}
-
-
-def _token(row: Row, life: Row | None) -> int | None:
-    token = row["token"] if row["token"] is not None or life is None else life["token"]
-    return None if token is None else int(token)
-
-
-def _who(side: GuestSide, row: Row) -> str:
-    tid = row["guest_tid"]
-    if tid is None or tid < 0:
-        return "a guest thread"
-    comm = side.rec.comms.get(tid)
-    return f"guest thread {comm}-{tid}" if comm else f"guest thread {tid}"
-
 
 def _asleep(case: Case, side: GuestSide) -> Iterator[tuple[Row, Row | None, int | None]]:
     """Yield the waits that never end, with their life and when the wakeup was due in the guest (null: never)."""
     stuck = side.waits.filter(pl.col("state") == "asleep")
-    lives = _lives(case, stuck)
+    lives = lives_by_id(case, stuck)
     for wait in rows(stuck):
         life = lives.get(wait["life"])
         yield wait, life, _due(wait, life)
@@ -110,7 +67,7 @@ def _lost_in_guest(case: Case) -> Iterable[Finding]:
                 continue
             later = side.waits.filter((pl.col("wait") > due) & (pl.col("state") == "ran")).height
             woken = wait["wake"] is not None
-            yield _about(
+            yield about_guest(
                 case,
                 side,
                 wait,
@@ -118,8 +75,8 @@ def _lost_in_guest(case: Case) -> Iterable[Finding]:
                 severity=ERROR if runnable_shown else WARNING,
                 confidence=POSSIBLE if not runnable_shown else PROVED if woken and life else LIKELY,
                 cause="woken, and never made runnable" if woken else "acknowledged, and never woken",
-                message=f"{_who(side, wait)} sleeps on in {side.rec.machine} with token "
-                f"{hexed(_token(wait, life))}: "
+                message=f"{who(side, wait)} sleeps on in {side.rec.machine} with token "
+                f"{hexed(token_of(wait, life))}: "
                 + (
                     "kvm_async_pf_task_wake came"
                     if woken
@@ -179,7 +136,7 @@ def _open_wait(case: Case) -> Iterable[Finding]:
                 else "the guest's trace alone does not tell whether the host or the guest lost it" if alone
                 else "too early to say that it is stuck"
             )  # fmt: skip
-            yield _about(
+            yield about_guest(
                 case,
                 side,
                 wait,
@@ -187,7 +144,7 @@ def _open_wait(case: Case) -> Iterable[Finding]:
                 severity=WARNING if alone else INFO,
                 confidence=POSSIBLE,
                 cause="in flight at the end of the guest's record" if not old else None,
-                message=f"{_who(side, wait)} has waited for token {hexed(wait['token'])} for "
+                message=f"{who(side, wait)} has waited for token {hexed(wait['token'])} for "
                 f"{duration(case, age)} when the record of {side.rec.machine} ends: {why}",
                 not_ruled_out=["lost on the host: record the host too"] if life is None else [],
             )
@@ -197,103 +154,6 @@ def _is_for_handler(side: GuestSide, life: Row, age: int) -> bool:
     # missing-guest-handler, and the host's own rules, tell of it.
     told, acked = life["accepted"], life["acked"]
     return told is not None and acked is None and side.last - int(told) > age
-
-
-def _wake_before_wait(case: Case) -> Iterable[Finding]:
-    for side in case.guests:
-        early = side.waits.filter("early")
-        lives = _lives(case, early)
-        for wait in rows(early):
-            apart = wait["wait"] - wait["wake"]
-            same_cpu = wait["wake_cpu"] == wait["guest_cpu"]
-            in_ns = side.rec.clock_unit == "ns"
-            if (not same_cpu and (not in_ns or apart < SKEW_NS)) or (in_ns and apart > REUSED_NS):
-                continue
-            if side.is_blind(wait["wake"], wait["wait"]):
-                continue
-            comm = side.rec.comms.get(wait["guest_tid"], "")
-            nested = any(name in comm for name in _HYPERVISORS)
-            yield _about(
-                case,
-                side,
-                wait,
-                lives.get(wait["life"]),
-                end=wait["wait"],
-                severity=INFO if nested else WARNING,
-                confidence=PROVED if same_cpu else LIKELY,
-                cause="the waiter is a vCPU of a nested guest" if nested else None,
-                message=f"token {hexed(wait['token'])} was woken {duration(case, apart)} before {_who(side, wait)} "
-                "began to wait for it: the guest keeps a dummy for it until then",
-                ruled_out=[
-                    "clock skew between CPUs: same CPU"
-                    if same_cpu
-                    else "clock skew between CPUs: too far apart"
-                ],
-                not_ruled_out=[]
-                if nested
-                else ["the waiter is a hypervisor's vCPU, where this order is legal"],
-            )
-
-
-def _orphan_wake(case: Case) -> Iterable[Finding]:
-    for side in case.guests:
-        if not side.rec.has("wait"):
-            continue
-        strays = side.wakes.filter(pl.col("wait_seq").is_null() & pl.col("token").is_not_null())
-        # A record kept twice is not a second wake.
-        same = side.wakes.filter(pl.struct("wake", "wake_cpu", "token").is_duplicated())["wake_seq"]
-        strays = strays.filter(~pl.col("wake_seq").is_in(same.implode()))
-        firsts = _first_tokens(side)
-        lives = _lives(case, strays)
-        for wake in rows(strays):
-            life = lives.get(wake["life"])
-            begun = _begun(side, wake, life, firsts)
-            if begun is None or side.is_blind(begun, wake["wake"]):
-                continue
-            told = life is not None and life["kind"] == "pv"
-            yield _about(
-                case,
-                side,
-                {**wake, "guest_tid": None},
-                life,
-                end=wake["wake"],
-                severity=WARNING,
-                confidence=POSSIBLE if told else LIKELY,
-                cause="page-ready for a fault that was never injected: legacy host"
-                if life and not told
-                else None,
-                message=f"kvm_async_pf_task_wake of token {hexed(wake['token'])} in {side.rec.machine}, and nobody "
-                "waits for it: the guest allocates a dummy that stays until a wait of this token",
-                ruled_out=[
-                    "its wait lies before the guest's record",
-                    "record loss in the guest: none meanwhile",
-                ],
-                not_ruled_out=[
-                    "the wait was made and its record is missing: a kprobe can miss, see its profile"
-                ]
-                if told
-                else [],
-            )
-
-
-def _first_tokens(side: GuestSide) -> dict[int, tuple[int, int]]:
-    """Return per vCPU id the first token that was waited for, and when: ids only grow."""
-    mask = (1 << tp.VCPU_BITS) - 1
-    known = side.waits.filter(pl.col("token").is_not_null())
-    table = known.group_by(pl.col("token") & mask).agg(
-        pl.col("token").first().alias("of"), pl.col("wait").first()
-    )
-    return {vcpu: (first, at) for vcpu, first, at in table.iter_rows()}
-
-
-def _begun(side: GuestSide, wake: Row, life: Row | None, firsts: dict[int, tuple[int, int]]) -> int | None:
-    """Return when the wait of a wake must have begun; null when that may lie before the guest's record."""
-    if life is not None:
-        told = life["pf_injected"] if life["pf_injected"] is not None else life["not_present"]
-        return int(told) if told >= side.first else None
-    token = wake["token"]
-    first, at = firsts.get(token & ((1 << tp.VCPU_BITS) - 1), (token, 0))
-    return at if token > first and wake["wake"] > at else None
 
 
 def _missing_handler(case: Case) -> Iterable[Finding]:
@@ -346,12 +206,12 @@ def _woken_only_by_all(case: Case) -> Iterable[Finding]:
         only = side.waits.filter(
             pl.col("all_seq").is_not_null() & pl.col("wake_seq").is_null() & (pl.col("state") != "asleep")
         )
-        lives = _lives(case, only)
+        lives = lives_by_id(case, only)
         for wait in rows(only):
             life = lives.get(wait["life"])
             answered = life is not None and life["ready"] is not None and life["ready"] < wait["woken_all"]
             blind = side.is_blind(wait["wait"], wait["woken_all"])
-            yield _about(
+            yield about_guest(
                 case,
                 side,
                 wait,
@@ -360,32 +220,9 @@ def _woken_only_by_all(case: Case) -> Iterable[Finding]:
                 severity=WARNING if answered and not blind else INFO,
                 confidence=POSSIBLE if blind else LIKELY,
                 cause="its own wakeup came and woke nobody" if answered else "resume, restore or enable",
-                message=f"{_who(side, wait)} waited {duration(case, wait['woken_all'] - wait['wait'])} for token "
+                message=f"{who(side, wait)} waited {duration(case, wait['woken_all'] - wait['wait'])} for token "
                 f"{hexed(wait['token'])} until apf_task_wake_all on its CPU woke it",
             )
-
-
-def _clock_contradiction(case: Case) -> Iterable[Finding]:
-    for side in case.guests:
-        a = side.alignment
-        if not (a.refused and case.rec.counts) and not a.broken:
-            continue
-        yield finding(
-            machine=side.rec.machine,
-            severity=WARNING,
-            confidence=PROVED,
-            ts=side.first if side.is_joined else None,
-            end=side.last if side.is_joined else None,
-            message=(
-                f"{side.rec.machine} is not on the host's clock: {a.refused}"
-                if a.refused
-                else f"{a.broken} of {a.bounds + a.broken} waits and wakes of {side.rec.machine} are out of order"
-            )
-            + "".join(f"; {text}" for text in a.contradictions),
-            cause=None if a.refused else "a record with a wrong time, or a token that means two faults",
-            seqs=[],
-            seen=[],
-        )
 
 
 LOST_IN_GUEST = Rule(
@@ -403,6 +240,8 @@ LOST_IN_GUEST = Rule(
     bugs=("95cc9e7cf03d: x86/kvm: Avoid freeing stack-allocated node in kvm_async_pf_queue_task",),
     times=True,
 )
+
+
 MISSING_HANDLER = Rule(
     id="missing-guest-handler",
     severities=(ERROR,),
@@ -416,29 +255,8 @@ MISSING_HANDLER = Rule(
     find=_missing_handler,
     times=True,
 )
-ORPHAN_WAKE = Rule(
-    id="orphan-wake",
-    severities=(WARNING,),
-    title="Wake without a wait",
-    means="The guest allocates a dummy that leaks, and that a later fault with this token takes for its own wakeup.",
-    shown_by="kvm_async_pf_task_wake of a token that nobody waits for.",
-    look_alikes="A wait before the guest's record began; lost records; a probe that missed the wait.",
-    needs=(),
-    guest=("wait", "wake"),
-    find=_orphan_wake,
-    bugs=("2a18b7e7cd88: KVM: async_pf: Inject 'page ready' event only if 'page not present' was injected",),
-)
-WAKE_BEFORE_WAIT = Rule(
-    id="wake-before-wait",
-    severities=(WARNING, INFO),
-    title="Woken before it waited",
-    means="The guest remembers the wake in a dummy, and the wait returns at once: nothing is lost.",
-    shown_by="kvm_async_pf_task_wake before kvm_async_pf_task_wait_schedule of one token, in the guest's own order.",
-    look_alikes="Clock skew between two CPUs; legal in an L1 hypervisor and on hosts before 5.8.",
-    needs=(),
-    guest=("wait", "wake"),
-    find=_wake_before_wait,
-)
+
+
 WOKEN_ONLY_BY_ALL = Rule(
     id="woken-only-by-all",
     severities=(WARNING, INFO),
@@ -450,6 +268,8 @@ WOKEN_ONLY_BY_ALL = Rule(
     guest=("wait", "wake", "wake_all"),
     find=_woken_only_by_all,
 )
+
+
 OPEN_WAIT = Rule(
     id="open-wait",
     severities=(WARNING, INFO),
@@ -463,25 +283,5 @@ OPEN_WAIT = Rule(
     remedy="Record host and guest together.",
     times=True,
 )
-CLOCK_CONTRADICTION = Rule(
-    id="clock-contradiction",
-    severities=(WARNING,),
-    title="Host and guest clocks disagree",
-    means="Nothing for the guest: what is said of its side rests on a clock that not all records agree with.",
-    shown_by="injected <= wait, accepted <= wake and wake <= ACK of one token, which no offset fulfils together.",
-    look_alikes="A token used twice; a record with a wrong time; a guest that is not of this host.",
-    needs=(),
-    guest=("wait",),
-    find=_clock_contradiction,
-    remedy="Record with trace-cmd record -A, or both with trace clock x86-tsc.",
-)
 
-RULES = (
-    LOST_IN_GUEST,
-    MISSING_HANDLER,
-    ORPHAN_WAKE,
-    WAKE_BEFORE_WAIT,
-    WOKEN_ONLY_BY_ALL,
-    OPEN_WAIT,
-    CLOCK_CONTRADICTION,
-)
+RULES = (LOST_IN_GUEST, MISSING_HANDLER, WOKEN_ONLY_BY_ALL, OPEN_WAIT)
