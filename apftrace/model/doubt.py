@@ -94,14 +94,16 @@ def with_silences(rec: Recording, lives: pl.DataFrame, stale: Staleness) -> pl.D
 def _first_spans(rec: Recording, rows: pl.DataFrame) -> list[int]:
     """Return per life when the first silence begins that could hold its ready.
 
-    Before a life is called lost every CPU counts: what its thread used outside of a silence tells nothing of
-    what it used meanwhile. An open life is doubted only for CPUs that its thread uses.
+    Before a life is called lost every busy CPU counts: what its thread used outside of a silence tells nothing
+    of what it used meanwhile. An open life is doubted only for CPUs that its thread uses.
     """
-    of_thread = {tid: silent_spans(rec, tid) for tid in rows["tid"].unique()}
-    anywhere = silent_spans(rec)
     found = []
+    spans_of: dict[tuple[int, bool], list[tuple[int, int]]] = {}
     for tid, since, outcome in rows.select("tid", "since", "outcome").iter_rows():
-        spans = anywhere if outcome == "lost" else of_thread[tid]
+        key = tid, outcome == "lost"
+        if key not in spans_of:
+            spans_of[key] = silent_spans(rec, tid, anywhere=key[1])
+        spans = spans_of[key]
         found.append(next((max(start, since) for start, stop in spans if stop >= since), _NEVER))
     return found
 

@@ -38,6 +38,12 @@ def settled_threads(rec: Recording) -> frozenset[int]:
     return frozenset([*often.to_list(), *entered.to_list()])
 
 
+def busy_cpus(rec: Recording) -> frozenset[int]:
+    """Return the CPUs with so many records that any thread may have been there while they are silent."""
+    rows = pl.concat([rec.kind(k).select("cpu") for k in _OFTEN]).group_by("cpu").len()
+    return frozenset(rows.filter(pl.col("len") >= SETTLED)["cpu"].to_list())
+
+
 def silent_ends(rec: Recording) -> tuple[Loss, ...]:
     """Return the silences of CPUs at either end of the trace that are too long to be chance.
 
@@ -91,18 +97,20 @@ def blind_spans(rec: Recording, tid: int, *, silences: bool = True) -> list[tupl
     silent = {gap.cpu for gap in rec.uncovered}
     # A loss without an end may be of any size: a cut file, statistics that the pages do not account for.
     concern = (x for x in rec.losses if everywhere or x.cpu in cpus or x.cpu in silent or x.before_ns is None)
-    return _merged([*concern, *rec.uncovered, *(rec.silences if silences else ())])
+    quiet = (x for x in rec.silences if x.cpu in cpus or x.cpu in rec.busy_cpus) if silences else ()
+    return _merged([*concern, *rec.uncovered, *quiet])
 
 
-def silent_spans(rec: Recording, tid: int | None = None) -> list[tuple[int, int]]:
+def silent_spans(rec: Recording, tid: int, *, anywhere: bool) -> list[tuple[int, int]]:
     """Return the spans of ``blind_spans`` of which no loss tells, only the silence of a CPU.
 
     Args:
         rec: the recording.
-        tid: count only the CPUs where this thread was seen.
+        tid: the thread.
+        anywhere: count also the busy CPUs where it was never seen.
     """
-    cpus = None if tid is None else rec.cpus_of.get(tid, frozenset())
-    return _merged(x for x in rec.silences if cpus is None or x.cpu in cpus)
+    cpus = rec.cpus_of.get(tid, frozenset())
+    return _merged(x for x in rec.silences if x.cpu in cpus or (anywhere and x.cpu in rec.busy_cpus))
 
 
 def _merged(gaps: Iterable[Loss]) -> list[tuple[int, int]]:

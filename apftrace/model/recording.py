@@ -11,7 +11,7 @@ import polars as pl
 from apftrace.ahead import impatient_threads, one_ahead
 from apftrace.model import tracepoints as tp
 from apftrace.model.anchors import Anchors
-from apftrace.model.loss import settled_threads, silent_ends
+from apftrace.model.loss import busy_cpus, settled_threads, silent_ends
 from apftrace.model.odometer import Odometer
 from apftrace_parsers.base import Loss, PassResult
 
@@ -93,6 +93,11 @@ class Recording:
     def settled(self) -> frozenset[int]:
         """Threads seen so often that they use no other CPUs than those of ``cpus_of``."""
         return settled_threads(self)
+
+    @cached_property
+    def busy_cpus(self) -> frozenset[int]:
+        """CPUs with many records: a thread that was not seen there may all the same have been."""
+        return busy_cpus(self)
 
     @cached_property
     def silences(self) -> tuple[Loss, ...]:
