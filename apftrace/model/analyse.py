@@ -43,9 +43,7 @@ def analyse_source(source: Source, *, late_after: int | None = None) -> Analysis
     if not _serves_pages(rec) and _is_guest(source):
         return _guest_alone(source)
     case = correlate(rec, late_after=late_after, clock_is_ns=source.info.clock_unit == "ns")
-    case = replace(case, close=look_closely(source, case))
-    analysis = conclude(case, (describe(source, rec, result),))
-    return replace(analysis, excerpts=excerpts(source, case, analysis.findings))
+    return _concluded(source, case, (describe(source, rec, result),))
 
 
 def _serves_pages(rec: Recording) -> bool:
@@ -77,10 +75,15 @@ def analyse_pair(source: Source, guests: Sequence[GuestInput], *, late_after: in
     rec, result = record(source)
     case = correlate(rec, late_after=late_after, clock_is_ns=source.info.clock_unit == "ns")
     case, recorded = with_guests(case, source, guests, late_after)
-    case = replace(case, close=look_closely(source, case))
     inputs = [describe(source, rec, result)]
     inputs += [describe(g.source, r, res) for g, (r, res) in zip(guests, recorded, strict=True)]
-    analysis = conclude(case, tuple(inputs))
+    return _concluded(source, case, tuple(inputs))
+
+
+def _concluded(source: Source, case: Case, inputs: tuple[Input, ...]) -> Analysis:
+    """Conclude a host's case, with a second look at its source: close at the lives told in full, and for excerpts."""
+    case = replace(case, close=look_closely(source, case))
+    analysis = conclude(case, inputs)
     return replace(analysis, excerpts=excerpts(source, case, analysis.findings))
 
 
