@@ -9,6 +9,7 @@ PACKAGES = {"apftrace", "apftrace_parsers", "apftrace_reports"}
 COMPILED = (
     "apftrace_parsers/subbuf",
     "apftrace_parsers/gather",
+    "apftrace/model/asleep",
     "apftrace/model/ledger",
     "apftrace/model/odometer",
     "apftrace/model/waiting",

@@ -1,6 +1,7 @@
 # Types of odometer.py when Cython builds it; the .py alone is the interpreted form.
 cimport cython
 
+from apftrace.model.asleep cimport Asleep
 from apftrace.model.ledger cimport Ledger
 from apftrace.model.waiting cimport Waiting
 
@@ -22,6 +23,7 @@ cdef class Odometer:
     cdef long long[::1] switches
     cdef Waiting waiting
     cdef public Ledger ledger
+    cdef public Asleep asleep
     cdef public dict cpus_of
     cdef long long function
     cdef object _state_store, _slots_store

@@ -16,6 +16,7 @@ from __future__ import annotations
 from array import array
 
 from apftrace.model import tracepoints as _tp
+from apftrace.model.asleep import Asleep
 from apftrace.model.ledger import Ledger
 from apftrace.model.readings import NEVER as _NEVER_SEEN
 from apftrace.model.readings import READINGS
@@ -103,6 +104,7 @@ class Odometer:
     Attributes:
         cpus_of: per thread id the CPUs on which it was seen.
         ledger: the anchors.
+        asleep: the faults that threads slept through.
     """
 
     def __init__(self) -> None:
@@ -111,6 +113,7 @@ class Odometer:
         self.use[_tp.LINUX_VECTOR] = _DUE
         self.waiting = Waiting()
         self.ledger = Ledger(_READS)
+        self.asleep = Asleep()
         self.cpus_of: dict[int, set[int]] = {}
         self.function = 0
         self.n_threads = 0
@@ -234,6 +237,7 @@ class Odometer:
         # What it becomes is known with the thread's next fault event.
         base = slot * _FIELDS
         self._untried(slot, last=0)
+        self.asleep.forget(slot)
         self.state[base + _T_TS] = ts
         self.state[base + _T_CPU] = cpu
         self.state[base + _T_GVA] = gva
@@ -272,6 +276,7 @@ class Odometer:
     def _tried(self, slot: int, gva: int) -> bool:
         # Say whether the thread's previous fault event is the try that came to this, and take it off.
         base = slot * _FIELDS
+        self.asleep.forget(slot)
         self.state[base + _FIRST_FAULT] = self.state[base + _FAULTED] < 0
         if self.state[base + _FAULTED] == _TRY and self.state[base + _T_GVA] == gva:
             return True
@@ -330,6 +335,7 @@ class Odometer:
         if kind == _EXECUTE_END:
             return a != 0 and self.state[base + _WORK] == a
         if kind == _USERSPACE_EXIT:
+            self.asleep.forget(slot)
             return b < 0 and b != -4
         if kind == _PROCESS_EXIT:
             self.state[base + _GONE] = self.state[base + _LAST]
@@ -356,6 +362,9 @@ class Odometer:
                 self.state[slot * _FIELDS + _OUT_CPU] = cpu
             elif prev_state & _UNINTERRUPTIBLE:
                 self._become(slot, _BLOCKED, ts)
+                base = slot * _FIELDS
+                entered = self.state[base + _ENTRY_TS]
+                self.asleep.sleep(slot, ts, cpu, self.state[base + _CLOCK + _BLOCKED], entered)
             else:
                 self._become(slot, _SLEEP, ts)
         if next_pid > 0:
@@ -403,12 +412,15 @@ class Odometer:
             if a in (_HLT_SVM, _HLT_VMX):
                 self.state[base + _HLTS] += 1
         elif kind == _ENTRY:
+            if self.asleep.open:
+                self.asleep.enter(slot, ts, cpu, self.state[base + _CLOCK + _BLOCKED])
             self.state[base + _ENTRIES] += 1
             self.state[base + _ENTRY_TS] = ts
             self.state[base + _VCPU] = a
         elif kind == _PAGE_FAULT:
+            self.asleep.begin(slot, ts, cpu, a, c)
             if self.state[base + _READY_GFN] == a >> 12:
-                self._emit(slot, kind, ts, cpu, a, b, c)
+                self._emit(slot, kind, ts, cpu, a, b, 0)
         elif kind == _INJ_VIRQ:
             self.state[base + _VIRQS] += 1
             if 0 <= a < _N_VECTORS and (self.use[a] & _DUE or self.use[a] == _OWN):
@@ -446,6 +458,7 @@ class Odometer:
         for i in range(len(ts)):
             k = kind[i]
             if k == _LOST:
+                self.asleep.losses += 1
                 continue
             slot = self._slot_of(tid[i], ts[i], cpu[i])
             self._seen(slot, tid[i], ts[i], cpu[i])

@@ -57,6 +57,7 @@ class Recording:
         counts: hits per tracepoint name, of all tracepoints in the trace.
         recorded: kinds of tracepoint that were on.
         silent: those of them without a hit although faults were due one: no fault was answered.
+        asleep: the page faults that a vCPU thread slept through itself, a row per thread: see ``asleep_of``.
         describes_all: the source describes the whole kernel's tracepoints, not only those that were on.
         fields: kinds mapped to the field names that the trace has for a, b, c (null where it lacks one).
         vectors: page-ready vectors: 243, and what guests wrote to MSR_KVM_ASYNC_PF_INT.
@@ -84,6 +85,7 @@ class Recording:
     guests: dict[int, str] = field(default_factory=dict)
     silent: frozenset[int] = frozenset()
     describes_all: bool = False
+    asleep: pl.DataFrame = field(default_factory=lambda: asleep_of(Odometer()))
 
     def kind(self, *kinds: int) -> pl.DataFrame:
         """Return the anchors of these kinds, in time order."""
@@ -168,6 +170,7 @@ def assemble(
         last_ns=result.last_ns or 0,
         guests={tid: g.name for g in source.info.guests for tid in g.vcpu_tids.values()},
         describes_all=len(source.formats()) > _MOST_CHOSEN,
+        asleep=asleep_of(odometer),
     )
 
 
@@ -201,6 +204,18 @@ def recorded_kinds(
 
 def _count(counts: dict[str, int], event: str) -> int:
     return counts.get(event, 0) or counts.get(event.rsplit(":", maxsplit=1)[-1], 0)
+
+
+def asleep_of(odometer: Odometer) -> pl.DataFrame:
+    """Return what each thread slept through: tid, vcpu, count, slept and the other sums of ``asleep.SUMS``.
+
+    ``slept`` is in ns, ``in_user`` and ``in_kernel`` count the faults by where the guest's code was, ``doubtful``
+    those with a gap in the record, which ``count`` leaves out; ``most`` to ``end_cpu`` are of the longest.
+    """
+    threads = odometer.threads()
+    sums = {name: threads[name] for name in ("tid", "vcpu")} | odometer.asleep.take(len(threads["tid"]))
+    table = pl.DataFrame(sums, schema=dict.fromkeys(sums, pl.Int64))
+    return table.filter((pl.col("count") > 0) | (pl.col("doubtful") > 0)).sort("first", "tid")
 
 
 def threads_of(odometer: Odometer, info: SourceInfo) -> pl.DataFrame:

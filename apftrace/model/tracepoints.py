@@ -70,7 +70,7 @@ TRACEPOINTS: tuple[Tracepoint, ...] = (
     _tracepoint(INJ_EXCEPTION, "kvm:kvm_inj_exception", "exception", "error_code", "reinjected"),
     _tracepoint(ACCEPT, "kvm:kvm_apic_accept_irq", "vec", "apicid"),
     _tracepoint(INJ_VIRQ, "kvm:kvm_inj_virq", "vector|irq"),
-    _tracepoint(PAGE_FAULT, "kvm:kvm_page_fault", "fault_address", "error_code"),
+    _tracepoint(PAGE_FAULT, "kvm:kvm_page_fault", "fault_address", "error_code", "guest_rip"),
     _tracepoint(USERSPACE_EXIT, "kvm:kvm_userspace_exit", "reason", "errno"),
     _tracepoint(SWITCH, "sched:sched_switch", "prev_pid", "prev_state", "next_pid"),
     _tracepoint(WAKING, "sched:sched_waking", "pid"),

@@ -9,12 +9,17 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
+from tests.builders.formats import kernel_formats
+from tests.builders.subbuf import Layout
+
+from .reader import Rec
+
 if TYPE_CHECKING:
     import random
     from collections.abc import Callable, Iterable, Sequence
 
     from .lives import Life, Lives
-    from .reader import Capture, Rec
+    from .reader import Capture
 
 T = TypeVar("T")
 
@@ -102,6 +107,15 @@ class Edit:
     def add(self, *records: Rec) -> None:
         """Add records at their time stamps."""
         self._new += records
+
+    def make(self, name: str, ts: int, cpu: int, tid: int, **fields: int) -> Rec:
+        """Return a new record of the top buffer; the capture gets to know its tracepoint."""
+        form = next((f for f in self.capture.formats if f.name == name), None)
+        if form is None:
+            free = 1 + max(f.id for f in self.capture.formats)
+            form = kernel_formats()[name].with_id(free)
+            self.capture.formats = (*self.capture.formats, form)
+        return Rec(ts, cpu, "", form, form.pack(Layout(), fields, pid=tid))
 
     def change(self, record: Rec | None, **values: int) -> Rec:
         """Replace a record by a copy with other values."""

@@ -151,6 +151,49 @@ def refused_try(story: Story, *, at: int, gva: int = PAGE) -> None:
     story.event(at + 200 * US, "kvm_entry", story.tid(0), 0, vcpu_id=0)
 
 
+def sync_faults() -> Story:
+    """Three faults of the guest's kernel, in which the vCPU thread sleeps for 1, 2 and 3 ms."""
+    story = Story()
+    calm(story)
+    for n in range(1, 4):
+        sync_fault(story, at=LATER + n * 10 * MS, slept=n * MS)
+    return story.progress(start=LATER + 50 * MS, end=LATER + 60 * MS)
+
+
+KERNEL_RIP, USER_RIP = 0xFFFFFFFF8109D380, 0x401F1C
+
+
+def sync_fault(
+    story: Story,
+    *,
+    at: int,
+    slept: int,
+    rip: int = KERNEL_RIP,
+    gva: int = PAGE,
+    vcpu: int = 0,
+    state: int = 2,
+    entry: bool = True,
+) -> None:
+    """Add a fault of the vCPU in which its thread is switched out, in state D, and comes back."""
+    tid, cpu = story.tid(vcpu), vcpu % story.cpus
+    story.event(at, "kvm_exit", tid, cpu, exit_reason=0x400, isa=2, guest_rip=rip)
+    fault = {"fault_address": gva, "error_code": 0x100000004, "guest_rip": rip, "vcpu_id": vcpu}
+    story.event(at + US, "kvm_page_fault", tid, cpu, **fault)
+    switch(story, at=at + 2 * US, cpu=cpu, prev=tid, state=state, following=0)
+    switch(story, at=at + 2 * US + slept, cpu=cpu, prev=0, state=0, following=tid)
+    if entry:
+        story.event(at + 5 * US + slept, "kvm_entry", tid, cpu, vcpu_id=vcpu, rip=rip)
+
+
+def switch(story: Story, *, at: int, cpu: int, prev: int, state: int, following: int) -> None:
+    """Add a switch of a CPU."""
+    story.event(
+        at, "sched_switch", prev, cpu,
+        prev_comm="a", prev_pid=prev, prev_prio=120, prev_state=state,
+        next_comm="b", next_pid=following, next_prio=120,
+    )  # fmt: skip
+
+
 def repeated_fault_storm() -> Story:
     """150 repeated faults on a page that is on its way."""
     story = Story()
@@ -285,7 +328,7 @@ HISTORIES: dict[str, Callable[[], Story]] = {
     f.__name__.replace("_", "-"): f
     for f in (
         lost_wakeup, in_flight, left_truncated, lost_interrupt, missing_ack, lost_work, late_wakeup,
-        spurious_ready, duplicate_ready, wake_all, wrong_vector, token_reuse, token_zero, setup_refused,
+        spurious_ready, duplicate_ready, wake_all, wrong_vector, token_reuse, token_zero, setup_refused, sync_faults,
         repeated_fault_storm, refault_loop, page_malfunction, fatal_fault, apf_disabled, send_always,
         legacy_protocol, vcpu_spin, vcpu_reset, vm_ended, vm_stopped, events_lost, unbalanced_accounting,
     )

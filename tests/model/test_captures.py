@@ -10,6 +10,7 @@ import pytest
 import apftrace
 from apftrace import Analysis
 from tests.conftest import MORE, capture_path
+from tests.corpus.reader import read
 from tests.model.support import MS, found, outcomes, rules, total
 
 VM1, VM2 = frozenset({3094, 3096}), frozenset({3099, 3100})
@@ -27,7 +28,7 @@ class Truth:
         open: lives without a ready, by outcome.
         head: readies whose not_present lies before the trace.
         protocol: which the guest speaks.
-        also: rules beside late-wakeup, and those that ``open`` and ``head`` imply.
+        also: rules beside late-wakeup, sync-faults, and those that ``open`` and ``head`` imply.
     """
 
     verdict: str
@@ -78,6 +79,9 @@ CAPTURES = {**SHIPPED, **(FURTHER if MORE.is_dir() else {})}
 WHOLE = ("edge", "host", "host-guest", "irqoff", "kernel-6.12", "no-kvmapf", "text", "two-vms")
 """Folders whose captures lost nothing, have all context events, and a clock that orders them."""
 
+SLEEPY = ("host/host-v7-zstd.dat", "irqoff/irqoff-600-controlled.dat", "kernel-6.12/k612-two-vms-v7.dat")
+"""Captures without losses in which vCPU threads slept through faults."""
+
 every_capture = pytest.mark.parametrize(("name", "truth"), CAPTURES.items(), ids=list(CAPTURES))
 
 
@@ -93,7 +97,7 @@ def test_nothing_is_called_an_error(name: str, truth: Truth) -> None:
     assert analysis.verdict == truth.verdict
     implied = {"in-flight"} if dict(truth.open).get("in_flight") else set()
     implied |= {"left-truncated"} if truth.head else set()
-    assert rules(analysis) - {"late-wakeup"} == implied | set(truth.also)
+    assert rules(analysis) - {"late-wakeup", "sync-faults"} == implied | set(truth.also)
 
 
 @every_capture
@@ -193,6 +197,30 @@ def test_boot_shows_one_broadcast_for_each_write_that_enables() -> None:
     assert [row["tid"] for row in found(analysis, "apf-disabled")] == [9139]
     assert analysis.protocol.kind == "int"
     assert (analysis.protocol.vector, analysis.protocol.send_always) == (243, False)
+
+
+@pytest.mark.parametrize("name", SLEEPY)
+def test_synchronous_faults_are_those_of_the_records(name: str) -> None:
+    told = {f["tid"]: int(f["message"].split()[0]) for f in found(analysed(name), "sync-faults")}
+    assert told == slept_through(name)
+    assert told
+
+
+def slept_through(name: str) -> dict[int, int]:
+    """Count by thread the faults without a try in which it was switched out in state D, record by record."""
+    under_way: dict[int, bool] = {}
+    counts: dict[int, int] = {}
+    for rec in read(capture_path(name)).records:
+        match rec.name:
+            case "kvm_page_fault":
+                under_way[rec.tid] = False
+            case "kvm_try_async_get_page" | "kvm_userspace_exit":
+                under_way.pop(rec.tid, None)
+            case "sched_switch" if rec["prev_state"] & 2 and rec["prev_pid"] in under_way:
+                under_way[rec["prev_pid"]] = True
+            case "kvm_entry" if under_way.pop(rec.tid, False):
+                counts[rec.tid] = counts.get(rec.tid, 0) + 1
+    return counts
 
 
 def test_a_killed_vm_takes_its_lives_along() -> None:

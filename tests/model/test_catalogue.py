@@ -29,7 +29,7 @@ SEVERITIES = {
         "events-lost", "unbalanced-accounting",
     },
     "info": {
-        "in-flight", "left-truncated", "wake-all", "setup-refused", "apf-disabled", "legacy-protocol",
+        "in-flight", "left-truncated", "wake-all", "setup-refused", "sync-faults", "apf-disabled", "legacy-protocol",
         "vcpu-reset", "vm-ended", "vm-stopped",
     },
 }  # fmt: skip

@@ -1,4 +1,4 @@
-"""On the way in: setups refused, and pages that fault again and again."""
+"""On the way in: setups refused, faults without any setup, and pages that fault again and again."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import polars as pl
 from apftrace.model import tracepoints as tp
 from apftrace.model.rules.base import (
     INFO,
+    LIKELY,
     POSSIBLE,
     PROVED,
     WARNING,
@@ -17,6 +18,7 @@ from apftrace.model.rules.base import (
     Rule,
     about,
     duration,
+    finding,
     hexed,
     rows,
 )
@@ -28,6 +30,11 @@ if TYPE_CHECKING:
 
 STORM = 100
 """repeated_fault hits within one life above which they count as a storm; 71 were seen on a sound host."""
+
+SYNC_SHARE = 0.25
+"""Share of its time that a vCPU thread sleeps in synchronous faults above which they are worth a warning."""
+SYNC_LEAST = 10
+"""Fewer than this many do not make a habit."""
 
 
 def _setup_refused(case: Case) -> Iterable[Finding]:
@@ -71,6 +78,84 @@ def _repeated_fault_storm(case: Case) -> Iterable[Finding]:
         )
 
 
+def _sync_faults(case: Case) -> Iterable[Finding]:
+    seen = case.rec.threads.select(
+        pl.col("tid").cast(pl.Int64), (pl.col("last") - pl.col("first")).alias("there")
+    )
+    tried = case.lives.group_by(pl.col("tid").cast(pl.Int64)).agg(pl.len().alias("tried"))
+    asleep = case.rec.asleep.filter(pl.col("count") > 0).join(
+        seen, on="tid", how="left", maintain_order="left"
+    )
+    for row in rows(asleep.join(tried, on="tid", how="left", maintain_order="left")):
+        share = row["slept"] / max(1, row["there"])
+        often = share >= SYNC_SHARE and row["count"] >= SYNC_LEAST
+        yield finding(
+            severity=WARNING if often else INFO,
+            confidence=_sure_of_sync(case),
+            tid=row["tid"],
+            gva=row["address"],
+            ts=row["at"],
+            end=row["end"],
+            cause=_why_sync(row),
+            message=f"{row['count']} page fault{'' if row['count'] == 1 else 's'} of this vCPU put its thread to "
+            f"sleep, without a try, for {duration(case, row['slept'])} in all ({share:.1%} of its time), the longest "
+            f"for {duration(case, row['most'])}; async page faults: {row['tried'] or 0}",
+            seqs=[],
+            seen=_longest_sync(row),
+            ruled_out=[
+                "async page fault: no kvm_try_async_get_page before the next entry",
+                "halt form, which sleeps interruptibly",
+                "record loss: faults with a gap in the record are not counted",
+            ],
+            not_ruled_out=_not_ruled_out_of_sync(case, row),
+        )
+
+
+def _sure_of_sync(case: Case) -> str:
+    if _lost_anywhere(case):
+        return POSSIBLE
+    return PROVED if case.rec.has(tp.USERSPACE_EXIT) else LIKELY
+
+
+def _lost_anywhere(case: Case) -> bool:
+    return any(loss.after_ns is None and loss.before_ns is None for loss in case.rec.losses)
+
+
+def _why_sync(row: Row) -> str:
+    if 2 * row["in_kernel"] > row["count"]:
+        return "the guest's kernel faulted, likely with interrupts off or an exception pending: KVM may not try then"
+    if 2 * row["in_user"] > row["count"]:
+        return "user code faulted, with interrupts on: the host read the page, or took a lock, at once"
+    return "unknown"
+
+
+def _longest_sync(row: Row) -> list[dict[str, object]]:
+    """Return the three records of the longest fault."""
+    steps = (
+        ("at", "cpu", tp.PAGE_FAULT, f"rip {hexed(row['rip'])} address {hexed(row['address'])}"),
+        ("out", "out_cpu", tp.SWITCH, f"prev_pid={row['tid']} prev_state=D"),
+        ("end", "end_cpu", tp.ENTRY, f"vcpu {row['vcpu']}"),
+    )
+    return [
+        {"ts": row[ts], "cpu": row[cpu], "tid": row["tid"], "event": tp.NAMES[kind], "text": text}
+        for ts, cpu, kind, text in steps
+    ]
+
+
+def _not_ruled_out_of_sync(case: Case, row: Row) -> list[str]:
+    out = [
+        "gate closed or not, fault by fault: probe the return value of kvm_can_do_async_pf",
+        "what it slept for: record block:block_rq_issue and mmap_lock:*",
+    ]
+    if not case.rec.has(tp.USERSPACE_EXIT):
+        out.append("MMIO, whose device made the VMM sleep: record kvm:kvm_userspace_exit")
+    if row["doubtful"]:
+        out.append(f"{row['doubtful']} more, of which records were lost meanwhile")
+    if _lost_anywhere(case):
+        out.append("a try among the lost records")
+    return out
+
+
 SETUP_REFUSED = Rule(
     id="setup-refused",
     severities=(INFO,),
@@ -81,6 +166,27 @@ SETUP_REFUSED = Rule(
     needs=(tp.TRY, tp.NOT_PRESENT, tp.REPEATED),
     remedy="Count the outstanding faults (64 a vCPU at most); record vmscan:* for allocation failures.",
     find=_setup_refused,
+)
+SYNC_FAULTS = Rule(
+    id="sync-faults",
+    severities=(WARNING, INFO),
+    title="Faults without async page fault",
+    means="The whole vCPU stands still until the page is there: no other task of the guest runs on it, and no "
+    "interrupt is taken.",
+    shown_by="kvm_page_fault, then the vCPU thread switched out with prev_state D, and no kvm_try_async_get_page "
+    "until its next kvm_entry: KVM did not try, or its attempt without waiting waited. One finding a vCPU, with the "
+    f"longest; a warning from {SYNC_LEAST} faults and {SYNC_SHARE:.0%} of the thread's time.",
+    look_alikes="A try that was made: setup-refused, or the halt form, which sleeps in S. MMIO and memslot exits, "
+    "where the VMM sleeps after kvm_userspace_exit. A life of the page that is under way already: its fault is "
+    "tried too, and becomes a repeated fault.",
+    needs=(tp.PAGE_FAULT, tp.TRY, tp.ENTRY, tp.SWITCH),
+    helps=(tp.USERSPACE_EXIT,),
+    remedy="Legal: KVM tries only with guest interrupts on, no exception pending, and the LAPIC in the kernel. "
+    "For faults of user code look at the host: on 6.1 a swap-in with a readahead window of one page is read at "
+    "once (vm.page-cluster, sequential access), and mmap_lock is waited for. Keep out of swap what a guest's "
+    "kernel touches with interrupts off.",
+    find=_sync_faults,
+    times=True,
 )
 STORM_RULE = Rule(
     id="repeated-fault-storm",
@@ -93,4 +199,4 @@ STORM_RULE = Rule(
     find=_repeated_fault_storm,
 )
 
-RULES = (SETUP_REFUSED, STORM_RULE)
+RULES = (SETUP_REFUSED, SYNC_FAULTS, STORM_RULE)

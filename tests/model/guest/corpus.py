@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 HOST, GUEST = "host-guest/agent-v7-h.dat", "host-guest/agent-v7-h-vm1.dat"
 MS = 1_000_000
-ALWAYS = frozenset({"late-wakeup", "open-wait", "in-flight"})
+ALWAYS = frozenset({"late-wakeup", "open-wait", "in-flight", "sync-faults"})
 """Rules that say nothing about what is planted here: the pair is slow, and its record ends somewhere."""
 
 

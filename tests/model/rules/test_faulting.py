@@ -1,11 +1,12 @@
-"""setup-refused and repeated-fault-storm: on the way in."""
+"""setup-refused, sync-faults and repeated-fault-storm: on the way in."""
 
 from __future__ import annotations
 
+from tests.builders import options
 from tests.builders.story import ANSWER, Story
 from tests.model import histories
-from tests.model.histories import PAGE, refused_try, storm
-from tests.model.support import LATER, MS, US, analyse, calm, found, lines, rules
+from tests.model.histories import PAGE, USER_RIP, refused_try, storm, switch, sync_fault
+from tests.model.support import LATER, MS, START, US, analyse, calm, found, lines, rules
 
 UNDONE = ANSWER | {"completed", "finished", "worker_back", "from_worker"}
 
@@ -61,6 +62,132 @@ class TestSetupRefused:
         story = histories.setup_refused().lost(at=LATER + 100 * US, cpu=0, count=1)
         (finding,) = found(analyse(story), "setup-refused")
         assert (finding["confidence"], finding["cause"]) == ("possible", "records lost around it")
+
+
+class TestSyncFaults:
+    def test_found(self) -> None:
+        analysis = analyse(histories.sync_faults())
+        (finding,) = found(analysis, "sync-faults")
+        assert (finding["severity"], finding["confidence"]) == ("info", "proved")
+        assert finding["message"].startswith(
+            "3 page faults of this vCPU put its thread to sleep, without a try, for 6 ms in all"
+        )
+        assert finding["message"].endswith("the longest for 3 ms; async page faults: 20")
+        assert (finding["gva"], finding["ts"]) == (PAGE, LATER + 30 * MS + US)
+        assert str(finding["cause"]).startswith("the guest's kernel faulted")
+        assert [e["event"] for e in finding["evidence"]] == ["kvm_page_fault", "sched_switch", "kvm_entry"]
+        assert finding["evidence"][2]["ts"] - finding["evidence"][1]["ts"] == 3 * MS + 3 * US
+        assert analysis.verdict == "clean"
+
+    def test_found_of_user_code_the_page_in_itself_is_blamed(self) -> None:
+        story = Story()
+        sync_fault(story, at=START, slept=MS, rip=USER_RIP)
+        (finding,) = found(analyse(story), "sync-faults")
+        assert str(finding["cause"]).startswith("user code faulted, with interrupts on")
+
+    def test_found_as_a_warning_where_a_vcpu_does_little_else(self) -> None:
+        story = Story()
+        for n in range(20):
+            sync_fault(story, at=START + n * 2 * MS, slept=MS)
+        analysis = analyse(story)
+        (finding,) = found(analysis, "sync-faults")
+        assert finding["severity"] == "warning"
+        assert "(51.3% of its time)" in finding["message"]
+        assert analysis.verdict == "warnings"
+
+    def test_found_once_where_the_thread_sleeps_twice_in_one_fault(self) -> None:
+        story = Story()
+        calm(story)
+        sync_fault(story, at=LATER, slept=MS, entry=False)
+        tid = story.tid(0)
+        switch(story, at=LATER + 2 * MS, cpu=0, prev=tid, state=2, following=0)
+        switch(story, at=LATER + 4 * MS, cpu=0, prev=0, state=0, following=tid)
+        story.event(LATER + 5 * MS, "kvm_entry", tid, 0, vcpu_id=0)
+        (finding,) = found(analyse(story), "sync-faults")
+        assert finding["message"].startswith(
+            "1 page fault of this vCPU put its thread to sleep, without a try, for 3 ms"
+        )
+
+    def test_found_with_less_trust_where_the_vmm_may_have_slept(self) -> None:
+        (finding,) = found(analyse(histories.sync_faults(), off=["kvm_userspace_exit"]), "sync-faults")
+        assert finding["confidence"] == "likely"
+        assert any("kvm_userspace_exit" in text for text in finding["not_ruled_out"])
+
+    def test_found_by_vcpu(self) -> None:
+        story = histories.sync_faults()
+        sync_fault(story, at=LATER + 30 * MS, slept=MS, vcpu=1)
+        counts = {f["tid"]: f["message"].split()[0] for f in found(analyse(story), "sync-faults")}
+        assert counts == {story.tid(0): "3", story.tid(1): "1"}
+
+    def test_quiet_when_a_try_follows(self) -> None:
+        """The attempt waited for a lock; what came of the fault was an async page fault."""
+        story = Story()
+        calm(story)
+        sync_fault(story, at=LATER, slept=MS, entry=False)
+        story.pv_life(at=LATER + 2 * MS, gva=PAGE, without={"exit", "page_fault"})
+        assert not rules(analyse(story))
+
+    def test_quiet_when_a_refused_try_came_before(self) -> None:
+        story = Story()
+        calm(story)
+        tid = story.tid(0)
+        story.event(LATER, "kvm_page_fault", tid, 0, fault_address=PAGE, error_code=4)
+        story.event(LATER + US, "kvm_try_async_get_page", tid, 0, gva=PAGE, gfn=PAGE >> 12)
+        switch(story, at=LATER + 2 * US, cpu=0, prev=tid, state=2, following=0)
+        switch(story, at=LATER + MS, cpu=0, prev=0, state=0, following=tid)
+        story.event(LATER + MS + US, "kvm_entry", tid, 0, vcpu_id=0)
+        assert rules(analyse(story)) == {"setup-refused"}
+
+    def test_quiet_when_the_vmm_sleeps(self) -> None:
+        """An MMIO exit: the VMM's device waits for its disk."""
+        story = Story()
+        calm(story)
+        tid = story.tid(0)
+        story.event(LATER, "kvm_page_fault", tid, 0, fault_address=0xFEB00000, error_code=0x10000000D)
+        story.event(LATER + US, "kvm_userspace_exit", tid, 0, reason=6, errno=0)
+        switch(story, at=LATER + 2 * US, cpu=0, prev=tid, state=2, following=0)
+        switch(story, at=LATER + 9 * MS, cpu=0, prev=0, state=0, following=tid)
+        story.event(LATER + 10 * MS, "kvm_entry", tid, 0, vcpu_id=0)
+        assert not rules(analyse(story))
+
+    def test_quiet_when_it_sleeps_interruptibly_or_is_preempted(self) -> None:
+        story = Story()
+        calm(story)
+        sync_fault(story, at=LATER, slept=MS, state=1)
+        sync_fault(story, at=LATER + 10 * MS, slept=MS, state=0)
+        assert not rules(analyse(story))
+
+    def test_quiet_when_it_sleeps_after_the_fault_was_over(self) -> None:
+        story = Story()
+        calm(story)
+        tid = story.tid(0)
+        story.event(LATER, "kvm_page_fault", tid, 0, fault_address=PAGE, error_code=4)
+        story.event(LATER + US, "kvm_entry", tid, 0, vcpu_id=0)
+        story.event(LATER + MS, "kvm_exit", tid, 0, exit_reason=0x60, isa=2)
+        switch(story, at=LATER + MS + US, cpu=0, prev=tid, state=2, following=0)
+        switch(story, at=LATER + 9 * MS, cpu=0, prev=0, state=0, following=tid)
+        story.event(LATER + 10 * MS, "kvm_entry", tid, 0, vcpu_id=0)
+        assert not rules(analyse(story))
+
+    def test_quiet_when_the_trace_ends_in_the_fault(self) -> None:
+        story = Story()
+        calm(story)
+        sync_fault(story, at=LATER, slept=MS, entry=False)
+        assert not rules(analyse(story))
+
+    def test_not_counted_when_a_record_was_lost_in_the_fault(self) -> None:
+        story = histories.sync_faults()
+        story.lost(at=LATER + 31 * MS, cpu=0, count=1)
+        (finding,) = found(analyse(story), "sync-faults")
+        assert finding["message"].startswith("2 page faults")
+        assert "1 more, of which records were lost meanwhile" in finding["not_ruled_out"]
+
+    def test_possible_where_nobody_knows_when_records_were_lost(self) -> None:
+        story = histories.sync_faults()
+        statistics = [options.cpu_stat(0, dropped=4), options.cpu_stat(1)]
+        (finding,) = found(analyse(story, options=statistics), "sync-faults")
+        assert finding["confidence"] == "possible"
+        assert "a try among the lost records" in finding["not_ruled_out"]
 
 
 class TestRepeatedFaultStorm:
