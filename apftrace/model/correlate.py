@@ -107,7 +107,7 @@ def correlate(rec: Recording, *, late_after: int | None = None, clock_is_ns: boo
     slot_known = rec.tells_deliveries or tp.READY in rec.silent or (rec.has(tp.MSR) and not acks.height)
     rows = outcome.with_outcome(rows, stale, ready_traced=rec.has(tp.READY), slot_known=slot_known)
     rows = doubt.with_interrupts_off(rec, rows, delivered)
-    rows = doubt.with_ownerless_acks(rec, rows, acks)
+    rows = doubt.with_ownerless_acks(rec, doubt.with_sweeps(rec, rows, stale), acks)
     rows = doubt.with_silences(rec, doubt.with_silent_ready(rec, rows), stale)
     stuck = unacked.unacked(rec, delivered, threads, stale)
     rows = unacked.with_lost_work(rec, unacked.with_lost_interrupts(rows, stuck), stale)

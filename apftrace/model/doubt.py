@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from apftrace.model import tracepoints as tp
-from apftrace.model.frames import by_thread
+from apftrace.model.frames import attach, by_thread, turn
 from apftrace.model.loss import silent_spans
 from apftrace.model.outcome import MIN_ENTRIES, Staleness
 from apftrace.model.switched_on import shows_untold
@@ -39,11 +39,43 @@ def with_interrupts_off(rec: Recording, lives: pl.DataFrame, delivered: pl.DataF
     shut = by_thread(lives.select("life", "tid", "outcome", "since"), last).filter(
         (pl.col("outcome") == "lost") & ~(pl.col("tried") > pl.col("since"))
     )
-    hit = pl.col("life").is_in(shut["life"].implode())
-    return lives.with_columns(
-        pl.when(hit).then(pl.lit("in_flight")).otherwise("outcome").alias("outcome"),
-        pl.when(~hit).then("lost_rule").alias("lost_rule"),
+    return turn(lives, shut["life"], "in_flight", rule=None)
+
+
+def with_sweeps(rec: Recording, lives: pl.DataFrame, stale: Staleness) -> pl.DataFrame:
+    """Add ``swept`` and ``swept_by``: when, and on what, hosts without ab4e41eb9fab clear the queue of an open life.
+
+    They do on SMM and wherever CR0.PG changes; where it was stuck for long by then, that is not why. A lost
+    life is then lost by that clear, if later faults of its vCPU were answered. Otherwise the guest may just be on
+    its way through a reset: the life is undecided.
+    """
+    waits = lives.filter(pl.col("outcome").is_in(["lost", "in_flight"]))
+    answered = (
+        lives.filter(pl.col("ready").is_not_null())
+        .group_by("tid")
+        .agg(pl.col("not_present").max().alias("works"))
     )
+    found = (
+        waits.select("life", "tid", "end", "since", "outcome", pl.col("life").alias("seq"))
+        .join_asof(sweeps(rec), on="seq", by="tid", strategy="forward", check_sortedness=False)
+        .filter(pl.col("swept") <= pl.min_horizontal("end", pl.col("since") + stale.age))
+        .join(answered, on="tid", how="left", maintain_order="left")
+    )
+    works = (pl.col("works") > pl.col("swept")).fill_null(value=False)
+    doubtful = found.filter((pl.col("outcome") == "lost") & ~works)["life"]
+    return turn(attach(lives, found.select("life", "swept", "swept_by")), doubtful, "undecided", rule="keep")
+
+
+def sweeps(rec: Recording) -> pl.DataFrame:
+    """Return what clears the queue though the guest knows nothing of it: seq, tid, swept (instant), swept_by."""
+    smm = rec.kind(tp.SMM).select("seq", "tid", pl.col("ts").alias("swept"), pl.lit("SMM").alias("swept_by"))
+    paged = (pl.col("c") & tp.CR0_PG) != 0
+    # Of a first write nobody knows what it changed: a guest with faults has paging on.
+    changed = paged != paged.shift(1).over("tid").fill_null(value=True)
+    cr0 = rec.kind(tp.CR).filter((pl.col("a") == 1) & (pl.col("b") == 0)).filter(changed)
+    return pl.concat(
+        [smm, cr0.select("seq", "tid", pl.col("ts").alias("swept"), pl.lit("CR0.PG").alias("swept_by"))]
+    ).sort("seq")
 
 
 def with_ownerless_acks(rec: Recording, lives: pl.DataFrame, acks: pl.DataFrame) -> pl.DataFrame:
@@ -53,9 +85,7 @@ def with_ownerless_acks(rec: Recording, lives: pl.DataFrame, acks: pl.DataFrame)
     """
     if rec.tells_deliveries or not acks.height:
         return lives
-    return lives.with_columns(
-        pl.when(pl.col("outcome") == "lost").then(pl.lit("undecided")).otherwise("outcome").alias("outcome")
-    )
+    return turn(lives, pl.col("outcome") == "lost", "undecided", rule="keep")
 
 
 def with_silent_ready(rec: Recording, lives: pl.DataFrame) -> pl.DataFrame:
@@ -66,12 +96,8 @@ def with_silent_ready(rec: Recording, lives: pl.DataFrame) -> pl.DataFrame:
     if tp.READY not in rec.silent:
         return lives
     shown = pl.lit(shows_untold(rec)) & (pl.col("kind") == "pv")
-    return lives.with_columns(
-        pl.when((pl.col("outcome") == "in_flight") | (pl.col("outcome") == "lost") & ~shown)
-        .then(pl.lit("undecided"))
-        .otherwise("outcome")
-        .alias("outcome")
-    )
+    hit = (pl.col("outcome") == "in_flight") | (pl.col("outcome") == "lost") & ~shown
+    return turn(lives, hit, "undecided", rule="keep")
 
 
 def with_silences(rec: Recording, lives: pl.DataFrame, stale: Staleness) -> pl.DataFrame:
@@ -83,12 +109,9 @@ def with_silences(rec: Recording, lives: pl.DataFrame, stale: Staleness) -> pl.D
         pl.Series("silent_from", _first_spans(rec, open_lives), pl.Int64)
     ).filter(pl.col("silent_from") < pl.col("end"))
     proved = _proved_before(rec, doubtful, stale)
-    hit = pl.col("life").is_in(doubtful["life"].implode()) & ~pl.col("life").is_in(proved.implode())
-    return lives.with_columns(
-        pl.when(hit).then(pl.lit("undecided")).otherwise("outcome").alias("outcome"),
-        pl.when(~hit).then("lost_rule").alias("lost_rule"),
-        (pl.col("tainted") | hit).alias("tainted"),
-    )
+    hit = doubtful.filter(~pl.col("life").is_in(proved.implode()))["life"]
+    tainted = pl.col("tainted") | pl.col("life").is_in(hit.implode())
+    return turn(lives.with_columns(tainted), hit, "undecided", rule=None)
 
 
 def _first_spans(rec: Recording, rows: pl.DataFrame) -> list[int]:

@@ -35,6 +35,11 @@ def _msr(a: int, b: int, c: int) -> str:
     return f"msr_{'write' if a else 'read'} {b & 0xFFFFFFFF:x} = {_hex(c)}"
 
 
+_AS = {tp.RESET: tp.ENTRY, tp.STARTUP: tp.ACCEPT}
+"""Kinds that the odometer makes of another's hits."""
+
+_MODES = {tp.DM_INIT: "INIT", tp.DM_SIPI: "SIPI"}
+
 # One printer per kind; each takes the fields a, b, c in the order of tracepoints.TRACEPOINTS.
 _TEXT: dict[int, Callable[[int, int, int], str]] = {
     tp.TRY: _gfn,
@@ -43,6 +48,8 @@ _TEXT: dict[int, Callable[[int, int, int], str]] = {
     tp.READY: _token,
     tp.COMPLETED: lambda a, b, c: f"gva {_hex(a)} address {_hex(b)}",
     tp.ENTRY: lambda a, b, c: f"vcpu {a}",
+    tp.RESET: lambda a, b, c: f"vcpu {a}, rip {_hex(b)}",
+    tp.STARTUP: lambda a, b, c: f"apicid {b:x} vec {c} ({_MODES[a]})",
     tp.EXIT: lambda a, b, c: f"exit_reason {_hex(a)}",
     tp.SWITCH: lambda a, b, c: f"prev_pid={a} prev_state={_hex(b)} ==> next_pid={c}",
     tp.WAKING: lambda a, b, c: f"pid={a}",
@@ -77,7 +84,7 @@ def texts(rec: Recording, seqs: Iterable[int]) -> dict[int, dict[str, object]]:
             "ts": ts,
             "cpu": cpu,
             "tid": tid,
-            "event": tp.NAMES.get(kind, "?"),
+            "event": tp.NAMES.get(_AS.get(kind, kind), "?"),
             "text": text_of(kind, a, b, c),
         }
         for seq, ts, cpu, tid, kind, a, b, c in rec.anchors.at(seqs).iter_rows()

@@ -1,11 +1,8 @@
-"""The one way in which columns come to the lives: beside them, without copying what is there."""
+"""The one way in which columns come to the lives: beside them, without copying what is there; and outcomes turned."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    import polars as pl
+import polars as pl
 
 
 def attach(lives: pl.DataFrame, piece: pl.DataFrame) -> pl.DataFrame:
@@ -25,3 +22,22 @@ def by_thread(lives: pl.DataFrame, piece: pl.DataFrame) -> pl.DataFrame:
     """Return ``lives`` with the columns of ``piece``, matched by ``tid``; null where it has no row."""
     found = lives.select("tid").join(piece, on="tid", how="left", maintain_order="left")
     return lives.hstack(found.drop("tid"))
+
+
+def turn(lives: pl.DataFrame, hit: pl.Series | pl.Expr, outcome: str, *, rule: str | None) -> pl.DataFrame:
+    """Return ``lives`` with another ``outcome`` and ``lost_rule``.
+
+    Args:
+        lives: has both.
+        hit: the lives that are turned, by number; or an expression that says which.
+        outcome: theirs.
+        rule: the rule that blames them all the same; null for none, ``keep`` leaves the one that did.
+    """
+    chosen = pl.col("life").is_in(hit.implode()) if isinstance(hit, pl.Series) else hit
+    turned = lives.with_columns(chosen.fill_null(value=False).alias("turned")).with_columns(
+        pl.when("turned").then(pl.lit(outcome)).otherwise("outcome").alias("outcome"),
+        pl.when("turned").then(pl.lit(rule, pl.String)).otherwise("lost_rule").alias("lost_rule")
+        if rule != "keep"
+        else pl.col("lost_rule"),
+    )
+    return turned.drop("turned")

@@ -46,12 +46,16 @@ _EXECUTE_END = _tp.EXECUTE_END
 _PROCESS_EXIT = _tp.PROCESS_EXIT
 _APICV_ACCEPT = _tp.APICV_ACCEPT
 _READING = _tp.READING
+_RESET = _tp.RESET
+_STARTUP = _tp.STARTUP
 _LOST = _tp.LOST
 _MSR_EN = _tp.MSR_EN
 _MSR_INT = _tp.MSR_INT
 _MSR_ACK = _tp.MSR_ACK
 _PF_VECTOR = _tp.PF_VECTOR
 _MC_VECTOR = _tp.MC_VECTOR
+_RESET_RIP = _tp.RESET_RIP
+_DM_SMI, _DM_INIT, _DM_SIPI = _tp.DM_SMI, _tp.DM_INIT, _tp.DM_SIPI
 _HLT_VMX, _HLT_SVM = _tp.HLT_EXITS
 _UNINTERRUPTIBLE = _tp.TASK_UNINTERRUPTIBLE
 _DEAD = _tp.TASK_DEAD
@@ -70,9 +74,11 @@ _PREV, _READY_GFN, _VCPU, _GONE, _WORK, _HOG, _HOG_WAIT, _OUT_TO, _OUT_AT, _OUT_
 _FAULTED, _LIFE, _LIFE_ENTRIES, _READY_ROW, _FIRST_FAULT, _TRIED, _TOLD, _QUEUED, _CHAIN = range(22, 31)
 # A try whose outcome is not known yet.
 _T_TS, _T_CPU, _T_GVA, _T_GFN, _T_ENTRIES, _T_EXIT, _T_FIRST = range(31, 38)
+# Its entries when it had last entered at the reset vector.
+_AT_RESET = 38
 # What stands in the row of a completed: the reading of the vCPU that waits, and the worker's own time since
 # its completed before, for which _BEFORE + state keeps that one's.
-_V_TID, _V_ENTRIES, _V_HLTS, _V_CLOCK = range(38, 42)
+_V_TID, _V_ENTRIES, _V_HLTS, _V_CLOCK = range(39, 43)
 _SINCE_LAST, _BEFORE, _CLOCK = _V_CLOCK + 5, _V_CLOCK + 10, _V_CLOCK + 15
 _FIELDS = _CLOCK + 5
 
@@ -94,7 +100,7 @@ _DUE, _OTHER, _OWN = 1, 2, 4
 
 _READS = {
     kind: {name: _SOURCES[name] for name in READINGS.get(kind, ())}
-    for kind in (*range(len(_tp.TRACEPOINTS)), _tp.READING)
+    for kind in (*range(len(_tp.TRACEPOINTS)), _tp.READING, _tp.RESET, _tp.STARTUP)
 }
 
 
@@ -388,7 +394,12 @@ class Odometer:
         if self.state[slot * _FIELDS + _STATE] >= _SLEEP:
             self._become(slot, _RUNNABLE, ts)
 
-    def _accept(self, slot: int, kind: int, ts: int, cpu: int, vec: int, apicid: int) -> None:
+    def _accept(self, slot: int, kind: int, ts: int, cpu: int, vec: int, apicid: int, mode: int) -> None:
+        if kind == _ACCEPT and mode >= _DM_SMI:
+            # An NMI, SMI, INIT, SIPI or kick of a halted vCPU (0x300) has no vector of interrupts.
+            if mode in (_DM_INIT, _DM_SIPI):
+                self._emit(slot, _STARTUP, ts, cpu, mode, apicid, vec)
+            return
         # The accept that ready caused is the thread's very next event.
         if kind == _ACCEPT and self.state[slot * _FIELDS + _PREV] == _READY:
             if 0 <= vec < _N_VECTORS and self.use[vec] == 0:
@@ -400,6 +411,13 @@ class Odometer:
         self.use[vec] |= _OTHER
         if self.use[vec] & _DUE:
             self._emit(slot, kind, ts, cpu, vec, apicid, -1)
+
+    def _reset(self, slot: int, ts: int, cpu: int, vcpu: int, rip: int) -> None:
+        # An exit before its first instruction makes it enter there again.
+        base = slot * _FIELDS
+        if self.state[base + _AT_RESET] != self.state[base + _ENTRIES] or self.state[base + _ENTRIES] == 0:
+            self._emit(slot, _RESET, ts, cpu, vcpu, rip, 0)
+        self.state[base + _AT_RESET] = self.state[base + _ENTRIES] + 1
 
     def _own(self, slot: int, kind: int, ts: int, cpu: int, a: int, b: int, c: int) -> None:
         # An event that is about the thread that traced it, the frequent kinds first.
@@ -414,6 +432,8 @@ class Odometer:
         elif kind == _ENTRY:
             if self.asleep.open:
                 self.asleep.enter(slot, ts, cpu, self.state[base + _CLOCK + _BLOCKED])
+            if b == _RESET_RIP:
+                self._reset(slot, ts, cpu, a, b)
             self.state[base + _ENTRIES] += 1
             self.state[base + _ENTRY_TS] = ts
             self.state[base + _VCPU] = a
@@ -426,7 +446,7 @@ class Odometer:
             if 0 <= a < _N_VECTORS and (self.use[a] & _DUE or self.use[a] == _OWN):
                 self._emit(slot, kind, ts, cpu, a, b, c)
         elif kind in (_ACCEPT, _APICV_ACCEPT):
-            self._accept(slot, kind, ts, cpu, a, b)
+            self._accept(slot, kind, ts, cpu, a, b, c)
         elif kind == _TRY:
             self._try(slot, ts, cpu, a, b)
         elif kind == _NOT_PRESENT:

@@ -29,6 +29,8 @@ MIN_OVERTAKEN = 3
 MIN_AGE_NS = 10_000_000
 """No life younger than this is called stuck, however fast the others were."""
 
+_READ = (tp.REPEATED, tp.NOT_PRESENT, tp.MSR, tp.INJ_EXCEPTION, tp.ACCEPT, tp.INJ_VIRQ)
+"""Anchors that carry their thread's entries into the guest."""
 
 UNMEASURED_AGE_NS = 1_000_000_000
 """Age that counts as stuck where no life closed to tell what is usual."""
@@ -92,9 +94,11 @@ def with_repairs(lives: pl.DataFrame, delivered: pl.DataFrame) -> pl.DataFrame:
 def with_clears(rec: Recording, lives: pl.DataFrame, threads: pl.DataFrame) -> pl.DataFrame:
     """Add ``cleared`` (instant) and ``cleared_by``: what took an open life off the vCPU's queue.
 
-    EN written without bit 0 and a vCPU's reset clear the queue (R20); after a reset the guest writes INT
-    and EN again. The end of the vCPU thread ends everything. ``woken_all`` is the first broadcast ready
-    on the thread while the life was open: the guest then wakes all its waiters.
+    EN written without bit 0 and a vCPU's reset clear the queue (R20). A reset shows when the vCPU enters at the
+    reset vector or is sent an INIT; else by what the guest writes after it, INT and EN, anew. The end of the
+    vCPU thread ends everything. ``woken_all`` is the first broadcast ready on the thread while the life was
+    open: the guest then wakes all its waiters. ``dated`` says that the instant of the clear is known, so that what
+    came before it is proof.
     """
     writes = rec.kind(tp.MSR).filter((pl.col("a") == 1) & (pl.col("b") == tp.MSR_EN))
     events = writes.select(
@@ -106,8 +110,9 @@ def with_clears(rec: Recording, lives: pl.DataFrame, threads: pl.DataFrame) -> p
         .otherwise(pl.lit("async page faults enabled anew: reset, resume or restore"))
         .alias("cleared_by"),
         pl.col("entries").alias("cleared_entries"),
-        (pl.col("c") & tp.EN_ENABLED == 0).alias("disabled"),
+        (pl.col("c") & tp.EN_ENABLED == 0).alias("dated"),
     )
+    events = pl.concat([events, _resets_as_clears(resets(rec, threads))]).sort("seq")
     lives = _next_on_thread(lives, events)
     alls = (
         rec.kind(tp.READY)
@@ -127,6 +132,39 @@ def with_clears(rec: Recording, lives: pl.DataFrame, threads: pl.DataFrame) -> p
             .alias("cleared_by"),
         )
         .drop("gone")
+    )
+
+
+def resets(rec: Recording, threads: pl.DataFrame) -> pl.DataFrame:
+    """Return the resets of vCPUs that show: seq, tid (of the vCPU that was reset), ts, by and entries before it.
+
+    ``by`` is the vCPU that sent an INIT; null for an entry at the reset vector. An INIT is traced on its
+    sender's thread and names a vCPU of the same VM: ``entries`` of that one are those at its last anchor before.
+    """
+    own = rec.kind(tp.RESET).select("seq", "tid", "ts", pl.lit(None, pl.Int32).alias("by"), "entries")
+    sent = rec.kind(tp.STARTUP).filter(pl.col("a") == tp.DM_INIT).select("seq", "ts", "tid", "b")
+    if not sent.height:
+        return own
+    sender = threads.select("tid", "vm", pl.col("vcpu").alias("by"))
+    target = threads.select("vm", pl.col("vcpu").cast(pl.Int64).alias("b"), "tid")
+    found = sent.join(sender, on="tid", how="inner").drop("tid").join(target, on=["vm", "b"], how="inner")
+    read = pl.concat(rec.kind(k).select("seq", "tid", "entries") for k in _READ).sort("seq")
+    found = found.sort("seq").join_asof(read, on="seq", by="tid", strategy="backward", check_sortedness=False)
+    found = found.with_columns(pl.col("entries").fill_null(0))
+    return pl.concat([own, found.select(own.columns)]).sort("seq")
+
+
+def _resets_as_clears(found: pl.DataFrame) -> pl.DataFrame:
+    return found.select(
+        "seq",
+        "tid",
+        pl.col("ts").alias("cleared"),
+        pl.when(pl.col("by").is_null())
+        .then(pl.lit("vCPU reset: it entered the guest at the reset vector"))
+        .otherwise(pl.lit("vCPU reset by INIT"))
+        .alias("cleared_by"),
+        pl.col("entries").alias("cleared_entries"),
+        pl.lit(value=True).alias("dated"),
     )
 
 
@@ -238,7 +276,7 @@ def with_outcome(
     done = pl.coalesce("completed", "finished").is_not_null()
     # A reset by the VMM clears the queue unseen; what the guest writes or is sent on its way up shows it later.
     restarted = pl.col("woken_all").is_not_null() | (
-        pl.col("cleared_entries").is_not_null() & ~pl.col("disabled")
+        pl.col("cleared_entries").is_not_null() & ~pl.col("dated")
     )
     return lives.with_columns(
         pl.when(pl.col("ready").is_not_null() | pl.col("repaired").is_not_null())

@@ -25,6 +25,7 @@ READINGS: dict[int, tuple[str, ...]] = {
         "hog",
     ),
     tp.READING: ("entries", "hlts", *SHARES),
+    tp.RESET: ("entries",),
     tp.MSR: ("entries", "exit_ts", *SHARES, "hog", "guest"),
     tp.INJ_EXCEPTION: ("entries", "told"),
     tp.ACCEPT: ("entries", "virqs", *SHARES, "guest"),
@@ -53,4 +54,7 @@ Fields and links, where they are not the tracepoint's own:
 - queue_work: c is the row of the not_present that is the event before it on its thread, else -1. Before 5.8 it
   came first: then ``queued`` of the not_present is the row of the queue_work, else -1.
 - msr: write, ecx, data.
+- RESET: the first of a row of kvm_entry at the reset vector; a is the vCPU, ``entries`` those before it.
+- STARTUP: kvm_apic_accept_irq of an INIT or a SIPI, on the thread that sent it; a is the delivery mode, b the
+  vCPU that it is for, c the vector.
 """

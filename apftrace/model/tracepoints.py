@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from apftrace_parsers.base import MISSED, Pick
 
-# Kinds of stream row. A kind is the index of its tracepoint in TRACEPOINTS; READING is made by the odometer.
+# Kinds of stream row. A kind is the index of its tracepoint in TRACEPOINTS; the odometer makes the further ones.
 TRY = 0
 REPEATED = 1
 NOT_PRESENT = 2
@@ -37,6 +37,8 @@ SMM = 22
 CR = 23
 APICV_ACCEPT = 24
 READING = 64
+RESET = 65
+STARTUP = 66
 LOST = MISSED
 
 
@@ -64,11 +66,11 @@ TRACEPOINTS: tuple[Tracepoint, ...] = (
     _tracepoint(NOT_PRESENT, "kvm:kvm_async_pf_not_present", "token", "gva"),
     _tracepoint(READY, "kvm:kvm_async_pf_ready", "token", "gva"),
     _tracepoint(COMPLETED, "kvm:kvm_async_pf_completed", "gva", "address"),
-    _tracepoint(ENTRY, "kvm:kvm_entry", "vcpu_id"),
+    _tracepoint(ENTRY, "kvm:kvm_entry", "vcpu_id", "rip"),
     _tracepoint(EXIT, "kvm:kvm_exit", "exit_reason", "isa"),
     _tracepoint(MSR, "kvm:kvm_msr", "write", "ecx", "data"),
     _tracepoint(INJ_EXCEPTION, "kvm:kvm_inj_exception", "exception", "error_code", "reinjected"),
-    _tracepoint(ACCEPT, "kvm:kvm_apic_accept_irq", "vec", "apicid"),
+    _tracepoint(ACCEPT, "kvm:kvm_apic_accept_irq", "vec", "apicid", "dm"),
     _tracepoint(INJ_VIRQ, "kvm:kvm_inj_virq", "vector|irq"),
     _tracepoint(PAGE_FAULT, "kvm:kvm_page_fault", "fault_address", "error_code", "guest_rip"),
     _tracepoint(USERSPACE_EXIT, "kvm:kvm_userspace_exit", "reason", "errno"),
@@ -81,7 +83,8 @@ TRACEPOINTS: tuple[Tracepoint, ...] = (
     _tracepoint(PROCESS_EXIT, "sched:sched_process_exit", "pid"),
     _tracepoint(SIGNAL, "signal:signal_generate", "sig", "code", "pid"),
     _tracepoint(MEMORY_FAILURE, "ras:memory_failure_event", "pfn", "type", "result"),
-    _tracepoint(SMM, "kvm:kvm_smm_transition", "entering"),
+    # kvm_enter_smm until 2021; both tell of leaving too.
+    _tracepoint(SMM, "kvm:kvm_smm_transition|kvm:kvm_enter_smm", "entering"),
     _tracepoint(CR, "kvm:kvm_cr", "rw", "cr", "val"),
     _tracepoint(APICV_ACCEPT, "kvm:kvm_apicv_accept_irq", "vec", "apicid"),
 )
@@ -108,6 +111,16 @@ EN_DELIVERY_AS_INT = 1 << 3
 
 LINUX_VECTOR = 0xF3
 """HYPERVISOR_CALLBACK_VECTOR, which Linux guests write to MSR_KVM_ASYNC_PF_INT."""
+
+RESET_RIP = 0xFFF0
+"""Where a vCPU begins after a reset: in no 64-bit guest's map, whose lowest 64 KiB are nobody's."""
+
+# Delivery modes of an interrupt, as in the ICR: APIC_DM_* of arch/x86/include/asm/apicdef.h.
+DM_SMI = 0x200
+DM_INIT = 0x500
+DM_SIPI = 0x600
+
+CR0_PG = 1 << 31
 
 PF_VECTOR = 14
 MC_VECTOR = 18

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from apftrace.model import tracepoints as tp
+from apftrace.model.frames import turn
 from apftrace.model.loss import overlaps_blind
 from apftrace.model.outcome import MIN_ENTRIES, Staleness
 
@@ -101,13 +102,8 @@ def _with_chances(rec: Recording, last: pl.DataFrame) -> pl.DataFrame:
 
 def with_lost_interrupts(lives: pl.DataFrame, stuck: pl.DataFrame) -> pl.DataFrame:
     """Turn the outcome of lives whose interrupt was lost into ``lost``."""
-    hit = pl.col("life").is_in(
-        stuck.filter(pl.col("verdict") == "lost-interrupt")["life"].drop_nulls().implode()
-    )
-    return lives.with_columns(
-        pl.when(hit).then(pl.lit("lost")).otherwise("outcome").alias("outcome"),
-        pl.when(hit).then(pl.lit("lost-interrupt")).otherwise("lost_rule").alias("lost_rule"),
-    )
+    hit = stuck.filter(pl.col("verdict") == "lost-interrupt")["life"].drop_nulls()
+    return turn(lives, hit, "lost", rule="lost-interrupt")
 
 
 def with_lost_work(rec: Recording, lives: pl.DataFrame, stale: Staleness) -> pl.DataFrame:
@@ -132,7 +128,4 @@ def with_lost_work(rec: Recording, lives: pl.DataFrame, stale: Staleness) -> pl.
         & (pl.col("entries_after") >= MIN_ENTRIES)
         & (pl.col("progress") > stale.age)
     )
-    return lives.with_columns(
-        pl.when(hit).then(pl.lit("lost")).otherwise("outcome").alias("outcome"),
-        pl.when(hit).then(pl.lit("lost-work")).otherwise("lost_rule").alias("lost_rule"),
-    ).drop("started_later")
+    return turn(lives, hit, "lost", rule="lost-work").drop("started_later")

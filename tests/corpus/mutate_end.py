@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 LOST = ("lost-wakeup", "lost-interrupt", "lost-work", "missing-ack", "spurious-ready")
 
 
-def _open_at(life: Life, ts: int) -> bool:
+def open_at(life: Life, ts: int) -> bool:
     return life.not_present.ts < ts and (life.ready is None or life.ready.ts > ts)
 
 
@@ -30,7 +30,7 @@ def cut(edit: Edit) -> list[Expectation]:
     inside = [x for x in edit.lives.all if start <= x.not_present.ts]
     return [
         expect((), None, "quiet"),
-        *(expect(LOST, x, "in-flight", "undecided") for x in inside if _open_at(x, end) and x.whole),
+        *(expect(LOST, x, "in-flight", "undecided") for x in inside if open_at(x, end) and x.whole),
         *(expect(LOST, x, "left-truncated") for x in edit.lives.all if _ready_only(x, start, end)),
     ]
 
@@ -73,7 +73,7 @@ def _disable(edit: Edit) -> tuple[Life, int, list[Life]]:
     victim = edit.pick(x for x in edit.whole(pv=True) if x.ready and x.ready.ts - x.not_present.ts > 100_000)
     assert victim.ready
     off = _write_enable(edit, victim, victim.not_present.ts, victim.ready.ts - 1, 0)
-    cleared = [x for x in edit.lives.of(victim.tid) if _open_at(x, off)]
+    cleared = [x for x in edit.lives.of(victim.tid) if open_at(x, off)]
     for life in cleared:
         edit.drop(life.answer())
     return victim, off, cleared
@@ -101,17 +101,17 @@ def disabled_and_enabled(edit: Edit) -> list[Expectation]:
 def vm_killed(edit: Edit) -> list[Expectation]:
     """All vCPU threads of a VM vanish with faults outstanding; the host goes on."""
     victim = edit.pick(x for x in edit.whole() if x.completed)
-    tids = _vm_of(edit, victim)
+    tids = vm_of(edit, victim)
     others = [r for r in edit.capture.records if r.tid not in tids]
     end = victim.not_present.ts + edit.rng.randint(1, 100_000)
     if len([r for r in others if r.ts > end]) < 1000:
         raise NotHere
     edit.keep_only(lambda r: r.ts <= end or not _names(r, tids))
-    open_ = [x for x in edit.lives.all if x.tid in tids and _open_at(x, end)]
+    open_ = [x for x in edit.lives.all if x.tid in tids and open_at(x, end)]
     return [expect(LOST, x, "cancelled", "in-flight", "undecided") for x in open_ if x.whole]
 
 
-def _vm_of(edit: Edit, life: Life) -> set[int]:
+def vm_of(edit: Edit, life: Life) -> set[int]:
     """Return the vCPU threads that share this one's memory: equal distance of host and guest addresses."""
     places: dict[int, set[int]] = defaultdict(set)
     for x in edit.lives.all:

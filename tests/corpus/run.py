@@ -28,6 +28,7 @@ from . import (  # noqa: F401 - they register
     mutate_late,
     mutate_legal,
     mutate_lost,
+    mutate_reset,
     mutate_sync,
     mutate_token,
     mutate_twice,

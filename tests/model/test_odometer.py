@@ -462,3 +462,30 @@ def test_both_engines_read_random_streams_alike(batches: list[list[Row]]) -> Non
 def test_the_cut_into_batches_changes_nothing(batches: list[list[Row]]) -> None:
     whole = [[row for rows in batches for row in rows]]
     assert _run(compiled(), batches) == _run(compiled(), whole)
+
+
+def test_an_entry_at_the_reset_vector_is_kept_once_a_row(engine: ModuleType) -> None:
+    rows = [(1, 0x401F1C), (2, tp.RESET_RIP), (3, tp.RESET_RIP), (4, 0x7C00), (5, tp.RESET_RIP)]
+    found = anchors(engine, *(row(ts, tp.ENTRY, 3, rip) for ts, rip in rows))
+    assert [(x["kind"], x["ts"], x["a"], x["entries"]) for x in found] == [
+        (tp.RESET, 2, 3, 1),
+        (tp.RESET, 5, 3, 4),
+    ]
+    first = anchors(engine, row(1, tp.ENTRY, 0, tp.RESET_RIP), row(2, tp.ENTRY, 0, tp.RESET_RIP))
+    assert [(x["ts"], x["entries"]) for x in first] == [(1, 0)]
+
+
+def test_init_and_sipi_are_no_interrupts_of_a_vector(engine: ModuleType) -> None:
+    nmi, kick = 0x400, 0x300
+    modes = (tp.DM_INIT, tp.DM_SIPI, nmi, kick)
+    meter = fed(engine, [[row(n, tp.ACCEPT, VECTOR, 1, mode) for n, mode in enumerate(modes)]])
+    assert [(x["kind"], x["a"], x["b"], x["c"]) for x in taken(meter)] == [
+        (tp.STARTUP, tp.DM_INIT, 1, VECTOR),
+        (tp.STARTUP, tp.DM_SIPI, 1, VECTOR),
+    ]
+    assert VECTOR not in meter.seen_vectors()
+
+
+def test_an_nmi_right_after_a_ready_is_not_its_interrupt(engine: ModuleType) -> None:
+    rows = [row(1, tp.READY, TOKEN, PAGE), row(2, tp.ACCEPT, 2, 0, 0x400)]
+    assert kinds(engine, *rows) == [tp.READY]

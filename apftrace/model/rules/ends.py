@@ -7,7 +7,19 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from apftrace.model import tracepoints as tp
-from apftrace.model.rules.base import INFO, LIKELY, POSSIBLE, PROVED, Finding, Rule, duration, finding, rows
+from apftrace.model.outcome import resets
+from apftrace.model.rules.base import (
+    INFO,
+    LIKELY,
+    POSSIBLE,
+    PROVED,
+    Finding,
+    Row,
+    Rule,
+    duration,
+    finding,
+    rows,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -21,23 +33,11 @@ _SHOWN = 8
 
 
 def _vcpu_reset(case: Case) -> Iterable[Finding]:
-    writes = case.rec.kind(tp.MSR).filter((pl.col("a") == 1) & (pl.col("b") == tp.MSR_EN))
-    told = case.delivered.filter(pl.col("accepted").is_not_null()).select("tid", "seq")
-    # What shows that async page faults were on before: an enabling, or a delivery.
-    shown = pl.concat(
-        [
-            writes.select("tid", "seq", ((pl.col("c") & tp.EN_ENABLED) != 0).alias("on")),
-            told.select("tid", "seq", pl.lit(value=True).alias("on")),
-        ]
-    ).sort("seq")
-    shown = shown.with_columns(pl.col("on").shift(1).over("tid").alias("was_on"))
-    again = shown.filter(pl.col("on") & pl.col("was_on")).select("seq")
-    for row in rows(writes.join(again, on="seq", how="semi", maintain_order="left")):
-        dropped = case.lives.filter(
-            (pl.col("tid") == row["tid"])
-            & (pl.col("cleared") == row["ts"])
-            & pl.col("outcome").is_in(["cancelled", "woken_by_all"])
-        )
+    shown = _course(case)
+    again = shown.filter((pl.col("reset") | pl.col("on")) & pl.col("was_on")).select("seq")
+    writes = shown.filter(pl.col("write")).join(again, on="seq", how="semi", maintain_order="left")
+    for row in rows(writes):
+        dropped = _dropped(case, row)
         yield finding(
             severity=INFO,
             confidence=LIKELY,
@@ -45,12 +45,79 @@ def _vcpu_reset(case: Case) -> Iterable[Finding]:
             ts=row["ts"],
             end=row["ts"],
             cause="reset, INIT, resume or restore",
-            message="async page faults were enabled on this vCPU although they were on"
-            + (f"; lives that were open and got no ready: {dropped.height}" if dropped.height else ""),
+            message="async page faults were enabled on this vCPU although they were on" + _told(dropped),
             seqs=[*dropped["life"].head(_SHOWN).to_list(), row["seq"]],
             ruled_out=["CPU offline and online again: EN was not cleared before"],
             not_ruled_out=["a guest that writes EN twice"],
         )
+    were_on = set(again["seq"].to_list())
+    for row in rows(shown.filter("reset")):
+        dropped = _dropped(case, row)
+        if row["seq"] in were_on or dropped.height:
+            yield _of_reset(row, dropped)
+
+
+def _of_reset(row: Row, dropped: pl.DataFrame) -> Finding:
+    sent = row["by"] is not None
+    return finding(
+        severity=INFO,
+        confidence=PROVED,
+        tid=row["tid"],
+        ts=row["ts"],
+        end=row["enabled_ts"] if row["enabled_ts"] is not None else row["ts"],
+        cause=f"INIT, sent by vCPU {row['by']}" if sent else "reset of the VM, or INIT",
+        message=("this vCPU was sent an INIT" if sent else "this vCPU entered the guest at the reset vector")
+        + " with async page faults on" * bool(row["was_on"])
+        + _told(dropped)
+        + ("; they were enabled anew later" if row["enabled"] is not None else ""),
+        seqs=[*dropped["life"].head(_SHOWN).to_list(), row["seq"], row["enabled"]],
+        ruled_out=["CPU offline and online again: EN was not cleared before"] if row["was_on"] else [],
+        not_ruled_out=[],
+    )
+
+
+def _course(case: Case) -> pl.DataFrame:
+    """Return per vCPU thread, in order, what turned async page faults on and off, with what they ``was_on`` before.
+
+    That is writes of EN, deliveries, which show that they are on, and resets, with the next write that enables.
+    """
+    writes = case.rec.kind(tp.MSR).filter((pl.col("a") == 1) & (pl.col("b") == tp.MSR_EN))
+    told = case.delivered.filter(pl.col("accepted").is_not_null()).select("tid", "seq")
+    enables = writes.filter((pl.col("c") & tp.EN_ENABLED) != 0)
+    course = pl.concat(
+        [
+            writes.select(
+                "tid", "seq", "ts", on=(pl.col("c") & tp.EN_ENABLED) != 0, write=pl.lit(value=True)
+            ),
+            told.select("tid", "seq", on=pl.lit(value=True)),
+            resets(case.rec, case.threads).select(
+                "tid", "seq", "ts", "by", on=pl.lit(value=False), reset=pl.lit(value=True)
+            ),
+        ],
+        how="diagonal_relaxed",
+    ).sort("seq")
+    return course.with_columns(
+        pl.col("on").shift(1).over("tid").fill_null(value=False).alias("was_on"),
+        pl.col("write", "reset").fill_null(value=False),
+    ).join_asof(
+        enables.select("seq", "tid", pl.col("seq").alias("enabled"), pl.col("ts").alias("enabled_ts")),
+        on="seq",
+        by="tid",
+        strategy="forward",
+        check_sortedness=False,
+    )
+
+
+def _dropped(case: Case, row: Row) -> pl.DataFrame:
+    return case.lives.filter(
+        (pl.col("tid") == row["tid"])
+        & (pl.col("cleared") == row["ts"])
+        & pl.col("outcome").is_in(["cancelled", "woken_by_all"])
+    )
+
+
+def _told(dropped: pl.DataFrame) -> str:
+    return f"; lives that were open and got no ready: {dropped.height}" if dropped.height else ""
 
 
 def _vm_ended(case: Case) -> Iterable[Finding]:
@@ -111,11 +178,13 @@ VCPU_RESET = Rule(
     severities=(INFO,),
     title="vCPU began anew",
     means="Its queue of async page faults was cleared; those that were open get no ready, ever.",
-    shown_by="EN written with bit 0 set on a vCPU that had async page faults on: enabled before, or told of a page, "
-    "and not disabled since.",
-    look_alikes="CPU hotplug, where EN is cleared first (apf-disabled).",
+    shown_by="A vCPU that had async page faults on (enabled before, or told of a page, and not disabled since), or "
+    "had some open, enters the guest at the reset vector (kvm_entry with rip 0xfff0), or is sent an INIT "
+    "(kvm_apic_accept_irq on the sender's thread). Where neither was seen: EN is written with bit 0 set.",
+    look_alikes="CPU hotplug and boot, where EN is cleared first (apf-disabled) or was never set; a SIPI alone, which "
+    "a running vCPU ignores.",
     needs=(tp.MSR,),
-    helps=(tp.ACCEPT, tp.READY),
+    helps=(tp.ENTRY, tp.ACCEPT, tp.READY),
     remedy="Where guests hang after a restore: the VMM must restore MSR_KVM_ASYNC_PF_INT before MSR_KVM_ASYNC_PF_EN.",
     bugs=("firecracker issue 3020: tasks stay in D after a snapshot is restored",),
     find=_vcpu_reset,

@@ -44,14 +44,13 @@ def _lost_wakeup(case: Case) -> Iterable[Finding]:
             if life["kind"] == "pv"
             else "its vCPU halts at each touch of the page"
         )
-        cleared = _clear_between(case, life)
         decided = life["outcome"] == "lost"
         elsewhere = _lost_elsewhere(case, life)
         yield about(
             life,
             severity=ERROR if decided else WARNING,
             confidence=LIKELY if strong and decided and not elsewhere else POSSIBLE,
-            cause=cleared or "not handed over by KVM",
+            cause=_why_lost(life),
             message=(
                 f"no kvm_async_pf_ready for token {hexed(life['token'])}: completed, then "
                 f"{duration(case, progress)} without it while the vCPU "
@@ -65,16 +64,26 @@ def _lost_wakeup(case: Case) -> Iterable[Finding]:
             ),
             ruled_out=_ruled_out(case, life),
             not_ruled_out=[
-                *_why_undecided(case, decided=decided),
+                *_why_undecided(case, life, decided=decided),
                 *elsewhere,
-                *_not_ruled_out(case, cleared),
+                *_not_ruled_out(case, life),
             ],
         )
 
 
-def _why_undecided(case: Case, *, decided: bool) -> list[str]:
+def _why_lost(life: Row) -> str:
+    if life["swept_by"] is None:
+        return "not handed over by KVM"
+    return f"lost by clear: KVM dropped the queue on {life['swept_by']} (fixed by ab4e41eb9fab)"
+
+
+def _why_undecided(case: Case, life: Row, *, decided: bool) -> list[str]:
     if decided:
         return []
+    if life["swept_by"] is not None:
+        return [
+            f"a guest on its way through a reset: {life['swept_by']}, and no later fault of it was answered"
+        ]
     if tp.READY in case.rec.silent:
         return ["kvm_async_pf_ready was off: it was never hit"]
     return ["an ACK that is for it: record kvm:kvm_apic_accept_irq or kvm:kvm_inj_exception"]
@@ -96,18 +105,6 @@ def _halt_only(case: Case) -> bool:
     return not case.delivered.height and bool((case.lives["kind"] == "halt").all())
 
 
-def _clear_between(case: Case, life: Row) -> str | None:
-    """Name an SMM transition or a CR0 write between not_present and the end: the queue was cleared there."""
-    window = case.rec.kind(*_CLEARERS).filter(
-        (pl.col("tid") == life["tid"]) & pl.col("ts").is_between(life["not_present"], life["end"])
-    )
-    if (window["kind"] == tp.SMM).any():
-        return "possibly the queue was cleared on SMM (fixed by ab4e41eb9fab)"
-    if window.filter((pl.col("kind") == tp.CR) & (pl.col("a") == 1) & (pl.col("b") == 0)).height:
-        return "possibly the queue was cleared on a CR0 write (fixed by ab4e41eb9fab)"
-    return None
-
-
 def _ruled_out(case: Case, life: Row) -> list[str]:
     out = [
         f"still in flight: {duration(case, life['progress'])} old, stuck from {duration(case, case.stale.age)}"
@@ -121,10 +118,12 @@ def _ruled_out(case: Case, life: Row) -> list[str]:
     if case.rec.has(tp.MSR, tp.ACCEPT):
         out.append(f"page-ready slot taken: it was free for {duration(case, life['slot_free'])}")
         out.append("queue cleared by the guest: no write of MSR 4b564d02")
+    if life["swept_by"] is not None and life["outcome"] == "lost":
+        out.append("reset of the guest: later faults of this vCPU were answered")
     return out
 
 
-def _not_ruled_out(case: Case, cleared: str | None) -> list[str]:
+def _not_ruled_out(case: Case, life: Row) -> list[str]:
     out = []
     if not case.rec.has(tp.MSR, tp.ACCEPT):
         out.append("page-ready slot taken: record kvm:kvm_msr and kvm:kvm_apic_accept_irq")
@@ -134,7 +133,9 @@ def _not_ruled_out(case: Case, cleared: str | None) -> list[str]:
         out.append(
             "completed of another VM's fault on an equal page: record workqueue:* to prove whose it is"
         )
-    if cleared is None:
+    if life["swept_by"] is not None:
+        out.append("another reason than the clear: probe kvm_clear_async_pf_completion_queue")
+    else:
         out.append("queue cleared by a reset of the VMM, which leaves no kvm_msr")
         missing = [tp.NAMES[k] for k in _CLEARERS if not case.rec.has(k)]
         also = f" and {' '.join(missing)}" if missing else ""
@@ -157,7 +158,7 @@ def _in_flight(case: Case) -> Iterable[Finding]:
                 f"token {hexed(life['token'])} is still open at the end of the trace: "
                 f"{stage}, {duration(case, age)} old"
             ),
-            not_ruled_out=[_why_not_lost(case, life)],
+            not_ruled_out=[_why_not_lost(case, life), *_perhaps_swept(life)],
         )
 
 
@@ -167,6 +168,12 @@ def _why_not_lost(case: Case, life: Row) -> str:
     if (life["slot_free"] or 0) <= case.stale.age < (life["progress"] or 0):
         return "page-ready slot taken by a delivery that was not ACKed"
     return "still on its way: the vCPU had too little time or too few entries after completed"
+
+
+def _perhaps_swept(life: Row) -> list[str]:
+    if life["swept_by"] is None:
+        return []
+    return [f"work cancelled with its queue on {life['swept_by']}, on hosts without ab4e41eb9fab"]
 
 
 def _left_truncated(case: Case) -> Iterable[Finding]:
@@ -195,12 +202,14 @@ LOST_WAKEUP = Rule(
     means="PV form: the task sleeps in kvm_async_pf_task_wait_schedule for ever. Halt form: every touch of the "
     "page stops the whole vCPU until the next interrupt.",
     shown_by="kvm_async_pf_completed without kvm_async_pf_ready, while the vCPU enters the guest again and again "
-    "for far longer than lives take, with the page-ready slot free and no record lost on its CPUs. A warning where "
-    "not one ready was traced, so that the tracepoint may have been off.",
+    "for far longer than lives take, with the page-ready slot free and no record lost on its CPUs. Where SMM "
+    "or a change of CR0.PG came in between, and later faults of the vCPU were answered, it is lost by that clear. A "
+    "warning where none was answered after it, so that the guest may be on its way through a reset, and where not "
+    "one ready was traced, so that the tracepoint may have been off.",
     look_alikes="A life that is simply younger than others; a slot that an earlier delivery keeps (missing-ack, "
-    "lost-interrupt, guest interrupts off); a vCPU that does not run; a queue cleared by EN=0, reset or the VM's "
-    "end; a ready whose record was lost. Repaired: an accept or ACK implies the ready; a new life of the gfn "
-    "implies the end of the old one.",
+    "lost-interrupt, guest interrupts off); a vCPU that does not run; a queue cleared by EN=0, by a reset "
+    "(kvm_entry at rip 0xfff0, INIT) or the VM's end; a CR0 write that leaves PG alone; a ready whose record was "
+    "lost. Repaired: an accept or ACK implies the ready; a new life of the gfn implies the end of the old one.",
     needs=(tp.NOT_PRESENT, tp.READY, tp.COMPLETED),
     helps=(tp.ENTRY, tp.EXIT, tp.MSR, tp.ACCEPT, tp.INJ_EXCEPTION, tp.SMM, tp.CR),
     remedy="Record a kprobe on kvm_clear_async_pf_completion_queue, kvm:kvm_smm_transition and kvm:kvm_cr; check "

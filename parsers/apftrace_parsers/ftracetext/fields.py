@@ -192,7 +192,16 @@ def _form(pattern: bytes, **readers: Callable[[bytes], int] | int) -> Form:
     )
 
 
-_ACCEPT = (_form(rb"apicid (?P<apicid>[\da-f]{1,8}) vec (?P<vec>\d{1,3})", apicid=bare_hex),)
+_SMM = (_form(rb"vcpu (?P<vcpu_id>\d{1,9}): (?P<entering>\w+) SMM", entering=_is_entering),)
+# kvm_deliver_mode of arch/x86/kvm/trace.h; Fixed is 0.
+_MODES = {name: mode << 8 for mode, name in enumerate(b"Fixed LowPrio SMI Res3 NMI INIT SIPI ExtINT".split())}
+_ACCEPT = (
+    _form(
+        rb"apicid (?P<apicid>[\da-f]{1,8}) vec (?P<vec>\d{1,3})(?: \((?P<dm>\w{1,16})\|)?",
+        apicid=bare_hex,
+        dm=lambda name: _MODES.get(name, 0),
+    ),
+)
 _WAKE = (
     _form(rb"comm=COMM pid=(?P<pid>INT) prio=INT (?:success=\d+ )?target_cpu=(?P<target_cpu>\d{1,9}) *$"),
     _form(rb"COMM:(?P<pid>INT) \[INT\](?: success=\d+)?(?: CPU:(?P<target_cpu>\d{1,9}))? *$"),
@@ -267,7 +276,7 @@ FORMS: dict[str, tuple[Form, ...]] = {
     "kvm_inj_virq": (_form(rb"IRQ (?P<vector>0x[\da-f]{1,8})"),),
     "kvm_page_fault": (
         _form(
-            rb"(?:vcpu (?P<vcpu_id>\d{1,9}) rip \S{1,18} )?"
+            rb"(?:vcpu (?P<vcpu_id>\d{1,9}) rip (?P<guest_rip>0x[\da-f]{1,16}) )?"
             rb"address (?:0x)?(?P<fault_address>[\da-f]{1,16}) error_code (?:0x)?(?P<error_code>[\da-f]{1,16})",
             fault_address=bare_hex,
             error_code=bare_hex,
@@ -277,9 +286,8 @@ FORMS: dict[str, tuple[Form, ...]] = {
         _form(rb"reason (?:restart|error) \((?P<errno>\d{1,9})\)", errno=_negative, reason=0),
         _form(rb"reason \S{1,64} \((?P<reason>-?\d{1,9})\)", errno=0),
     ),
-    "kvm_smm_transition": (
-        _form(rb"vcpu (?P<vcpu_id>\d{1,9}): (?P<entering>\w+) SMM", entering=_is_entering),
-    ),
+    "kvm_smm_transition": _SMM,
+    "kvm_enter_smm": _SMM,
     "kvm_cr": (
         _form(
             rb"cr_(?P<rw>read|write) (?P<cr>[\da-f]{1,8}) = (?P<val>0x[\da-f]{1,16}|0)",

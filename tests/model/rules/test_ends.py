@@ -19,6 +19,62 @@ class TestVcpuReset:
         calm(story)
         assert found(analyse(story.enable(at=LATER)), "vcpu-reset")
 
+    def test_found_once_at_the_reset_vector(self) -> None:
+        story = Story().enable(at=START - 10 * MS)
+        calm(story)
+        story.pv_life(at=LATER, without=ANSWER)
+        for n in range(3):  # an interrupt of the host comes before its first instruction
+            story.event(LATER + MS + n * 1000, "kvm_entry", story.tid(0), 0, vcpu_id=0, rip=0xFFF0)
+        story.enable(at=LATER + 5 * MS)
+        analysis = analyse(story)
+        (finding,) = found(analysis, "vcpu-reset")
+        assert (finding["confidence"], finding["cause"]) == ("proved", "reset of the VM, or INIT")
+        assert "at the reset vector with async page faults on" in finding["message"]
+        assert finding["message"].endswith("got no ready: 1; they were enabled anew later")
+        assert [e["text"] for e in finding["evidence"]][1:] == [
+            "vcpu 0, rip 0xfff0",
+            "msr_write 4b564d02 = 0xd938009",
+        ]
+        assert outcomes(analysis)["cancelled"] == 1
+
+    def test_found_where_another_vcpu_sent_an_init(self) -> None:
+        analysis = analyse(_with_init(vcpu=1))
+        (finding,) = found(analysis, "vcpu-reset")
+        assert (finding["vcpu"], finding["confidence"]) == (1, "proved")
+        assert finding["cause"] == "INIT, sent by vCPU 0"
+        assert [(e["event"], e["text"]) for e in finding["evidence"]][-1] == (
+            "kvm_apic_accept_irq",
+            "apicid 1 vec 0 (INIT)",
+        )
+        assert outcomes(analysis)["cancelled"] == 1
+        assert not rules(analysis, "error", "warning")
+
+    def test_quiet_where_the_init_is_for_another(self) -> None:
+        assert not found(analyse(_with_init(vcpu=2)), "vcpu-reset")
+
+    def test_quiet_where_the_init_is_of_another_vm(self) -> None:
+        assert not found(analyse(_with_init(vcpu=1, sender_vm=1)), "vcpu-reset")
+
+    def test_quiet_at_a_sipi_alone(self) -> None:
+        assert not found(analyse(_with_init(vcpu=1, mode=0x600)), "vcpu-reset")
+
+    def test_quiet_when_a_cpu_comes_online(self) -> None:
+        story = Story()
+        calm(story)
+        calm(story, vcpu=1, start=START + 300_000)
+        story.disable(at=LATER, vcpu=1)
+        _init(story, at=LATER + MS)
+        story.enable(at=LATER + 2 * MS, vcpu=1)
+        assert rules(analyse(story)) == {"apf-disabled", "wake-all"}
+
+    def test_quiet_when_a_vm_boots(self) -> None:
+        story = Story()
+        story.event(START - 20 * MS, "kvm_entry", story.tid(0), 0, vcpu_id=0, rip=0xFFF0)
+        calm(story)
+        _init(story, at=START - 15 * MS)
+        calm(story, vcpu=1, start=START + 300_000)
+        assert not rules(analyse(story))
+
     def test_quiet_at_boot(self) -> None:
         assert not found(analyse(histories.wake_all()), "vcpu-reset")
 
@@ -27,6 +83,23 @@ class TestVcpuReset:
         calm(story)
         story.disable(at=LATER).enable(at=LATER + MS)
         assert not found(analyse(story), "vcpu-reset")
+
+
+def _init(story: Story, *, at: int, vcpu: int = 1, sender_vm: int = 0, mode: int = 0x500) -> None:
+    """Let vCPU 0 send an INIT, and the SIPI that starts the other."""
+    sender = story.tid(0, sender_vm)
+    for n, dm in enumerate((mode, 0x600)):
+        story.event(at + n * 1000, "kvm_apic_accept_irq", sender, 0, apicid=vcpu, dm=dm, vec=n * 0x9A)
+
+
+def _with_init(*, vcpu: int, sender_vm: int = 0, mode: int = 0x500) -> Story:
+    story = Story().enable(at=START - 10 * MS, vcpu=1)
+    calm(story)
+    calm(story, vcpu=1, start=START + 300_000)
+    calm(story, vm=1, start=START + 600_000)
+    story.pv_life(at=LATER, vcpu=1, without=ANSWER)
+    _init(story, at=LATER + MS, vcpu=vcpu, sender_vm=sender_vm, mode=mode)
+    return story.progress(vcpu=1, start=LATER + 2 * MS, end=LATER + 3 * MS)
 
 
 class TestVmEnded:

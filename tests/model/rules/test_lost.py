@@ -67,26 +67,69 @@ class TestLostWakeup:
         assert "its vCPU halts" in finding["message"]
 
     @pytest.mark.parametrize(
-        ("event", "fields", "cause"),
+        ("event", "fields", "on"),
         [
-            (
-                "kvm_smm_transition",
-                {"entering": 1},
-                "possibly the queue was cleared on SMM (fixed by ab4e41eb9fab)",
-            ),
-            (
-                "kvm_cr",
-                {"rw": 1, "cr": 0, "val": 0x10},
-                "possibly the queue was cleared on a CR0 write (fixed by ab4e41eb9fab)",
-            ),
+            ("kvm_smm_transition", {"entering": 1}, "SMM"),
+            ("kvm_cr", {"rw": 1, "cr": 0, "val": 0x10}, "CR0.PG"),
         ],
     )
-    def test_found_after_the_queue_was_cleared(self, event: str, fields: dict[str, int], cause: str) -> None:
+    def test_found_as_lost_by_clear_where_later_faults_are_answered(
+        self, event: str, fields: dict[str, int], on: str
+    ) -> None:
         story = histories.lost_wakeup()
         story.event(LATER + 700 * US, event, story.tid(0), 0, **fields)
+        calm(story, start=LATER + S)
         (finding,) = found(analyse(story), "lost-wakeup")
-        assert finding["cause"] == cause
-        assert finding["not_ruled_out"] == []
+        assert (finding["severity"], finding["confidence"]) == ("error", "likely")
+        assert finding["cause"] == f"lost by clear: KVM dropped the queue on {on} (fixed by ab4e41eb9fab)"
+        assert finding["not_ruled_out"] == [
+            "another reason than the clear: probe kvm_clear_async_pf_completion_queue"
+        ]
+
+    @pytest.mark.parametrize("event", ["kvm_smm_transition", "kvm_cr"])
+    def test_undecided_where_the_guest_may_be_on_its_way_through_a_reset(self, event: str) -> None:
+        story = histories.lost_wakeup()
+        fields = {"rw": 1, "val": 0x10} if event == "kvm_cr" else {"entering": 1}
+        story.event(LATER + 700 * US, event, story.tid(0), 0, **fields)
+        analysis = analyse(story)
+        (finding,) = found(analysis, "lost-wakeup")
+        assert (finding["severity"], finding["confidence"]) == ("warning", "possible")
+        assert outcomes(analysis)["undecided"] == 1
+        assert any("on its way through a reset" in text for text in finding["not_ruled_out"])
+
+    @pytest.mark.parametrize(
+        ("event", "fields", "at"),
+        [
+            ("kvm_cr", {"rw": 1, "cr": 0, "val": 0x80050033}, 700 * US),  # CR0.TS comes and goes
+            ("kvm_cr", {"rw": 1, "cr": 4, "val": 0x10}, 700 * US),
+            ("kvm_cr", {"rw": 0, "cr": 0, "val": 0x10}, 700 * US),
+            ("kvm_smm_transition", {"entering": 1}, -700 * US),  # before it began
+            ("kvm_smm_transition", {"entering": 1}, 150 * MS),  # when it was stuck for long
+        ],
+    )
+    def test_found_without_that_cause_where_nothing_cleared_the_queue(
+        self, event: str, fields: dict[str, int], at: int
+    ) -> None:
+        story = histories.lost_wakeup()
+        story.event(LATER + at, event, story.tid(0), 0, **fields)
+        (finding,) = found(analyse(story), "lost-wakeup")
+        assert finding["cause"] == "not handed over by KVM"
+
+    def test_quiet_when_the_vcpu_was_reset_meanwhile(self) -> None:
+        story = Story()
+        calm(story)
+        story.pv_life(at=LATER, without=ANSWER)
+        story.progress(start=LATER + MS, end=LATER + 5 * MS)
+        story.event(LATER + 6 * MS, "kvm_entry", story.tid(0), 0, vcpu_id=0, rip=0xFFF0)
+        story.progress(start=LATER + 7 * MS, end=LATER + STUCK_FOR)
+        analysis = analyse(story)
+        assert rules(analysis) == {"vcpu-reset"}
+        assert outcomes(analysis) == {"answered": 20, "cancelled": 1}
+
+    def test_found_when_it_was_stuck_for_long_before_the_reset(self) -> None:
+        story = histories.lost_wakeup()
+        story.event(LATER + STUCK_FOR + MS, "kvm_entry", story.tid(0), 0, vcpu_id=0, rip=0xFFF0)
+        assert [f["token"] for f in found(analyse(story), "lost-wakeup")] == [STUCK]
 
     def test_found_when_only_the_end_of_the_work_was_traced(self) -> None:
         story = Story()
