@@ -58,7 +58,7 @@ def with_sweeps(rec: Recording, lives: pl.DataFrame, stale: Staleness) -> pl.Dat
     found = (
         waits.select("life", "tid", "end", "since", "outcome", pl.col("life").alias("seq"))
         .join_asof(sweeps(rec), on="seq", by="tid", strategy="forward", check_sortedness=False)
-        .filter(pl.col("swept") <= pl.min_horizontal("end", pl.col("since") + stale.age))
+        .filter(pl.col("swept") <= pl.min_horizontal("end", pl.col("since") + stale.told))
         .join(answered, on="tid", how="left", maintain_order="left")
     )
     works = (pl.col("works") > pl.col("swept")).fill_null(value=False)
@@ -154,6 +154,6 @@ def _proved_before(rec: Recording, lives: pl.DataFrame, stale: Staleness) -> pl.
     waited = pl.col("at") - pl.col("since")
     return found.filter(
         (pl.col("entries_then") - pl.col("comp_entries") >= MIN_ENTRIES)
-        & (waited > stale.age)
-        & (waited - (pl.col("progress") - pl.col("slot_free")) > stale.age)
+        & (waited > stale.told)
+        & (waited - (pl.col("progress") - pl.col("slot_free")) > stale.told)
     )["life"]

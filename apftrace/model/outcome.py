@@ -40,13 +40,18 @@ UNMEASURED_AGE_NS = 1_000_000_000
 class Staleness:
     """How old an open life must be before it counts as stuck: far beyond what closed lives took.
 
+    A page may take seconds to come, from a swap device or through userfaultfd; what is left to do once it is
+    there is KVM's and the guest's, and has its own usual time.
+
     Attributes:
-        age: in units of the trace clock: the larger of twice P99, ten medians and 10 ms.
+        age: since not_present, in units of the trace clock: the larger of twice P99, ten medians and 10 ms.
+        told: the same since completed; never more than ``age``.
         n: closed lives that this rests on.
         proves: an open life of that age may count as stuck.
     """
 
     age: int
+    told: int
     n: int
     proves: bool
 
@@ -59,11 +64,20 @@ def staleness(lives: pl.DataFrame, *, clock_is_ns: bool, none_ready: bool = Fals
     closed = lives["total"].drop_nulls()
     floor = MIN_AGE_NS if clock_is_ns else 0
     if not len(closed):
-        return Staleness(UNMEASURED_AGE_NS if clock_is_ns else 0, 0, none_ready and clock_is_ns)
-    p99 = closed.quantile(0.99, "nearest") or 0
-    median = closed.median()
+        age = UNMEASURED_AGE_NS if clock_is_ns else 0
+        return Staleness(age, age, 0, none_ready and clock_is_ns)
+    after = lives.select(
+        (pl.col("total") + pl.col("not_present") - pl.col("completed")).clip(lower_bound=0)
+    ).to_series()
+    age = _far_beyond(closed, floor)
+    told = _far_beyond(after.drop_nulls(), floor) if after.count() else age
+    return Staleness(age, min(age, told), len(closed), proves=True)
+
+
+def _far_beyond(usual: pl.Series, floor: int) -> int:
+    p99, median = usual.quantile(0.99, "nearest") or 0, usual.median()
     assert isinstance(median, (int, float))
-    return Staleness(max(int(2 * p99), int(10 * median), floor), len(closed), proves=True)
+    return max(int(2 * p99), int(10 * median), floor)
 
 
 def with_repairs(lives: pl.DataFrame, delivered: pl.DataFrame) -> pl.DataFrame:
@@ -264,13 +278,13 @@ def with_outcome(
     """
     stuck = (
         (pl.col("entries_after") >= MIN_ENTRIES)
-        & (pl.col("progress") > stale.age)
-        & (pl.col("slot_free") > stale.age)
+        & (pl.col("progress") > stale.told)
+        & (pl.col("slot_free") > stale.told)
         & pl.lit(stale.proves and slot_known)
     )
     # ``done`` is first in, first out (R6): lives completed later and answered went past this one.
     passed_by = (
-        (pl.col("overtaken") >= MIN_OVERTAKEN) & (pl.col("progress") > stale.age) & pl.lit(stale.proves)
+        (pl.col("overtaken") >= MIN_OVERTAKEN) & (pl.col("progress") > stale.told) & pl.lit(stale.proves)
     )
     stuck = stuck | passed_by
     done = pl.coalesce("completed", "finished").is_not_null()

@@ -66,7 +66,7 @@ def unacked(rec: Recording, delivered: pl.DataFrame, threads: pl.DataFrame, stal
         & ((pl.col("faults_after") > 0) | (pl.col("virqs_after") >= MIN_VIRQS))
         & pl.col("cleared_seq").is_null()
         & (pl.col("entries_after") >= MIN_ENTRIES)
-        & (pl.col("progress") > stale.age)
+        & (pl.col("progress") > stale.told)
     )
     # Where posted interrupts bypass injection (APICv, AVIC) no kvm_inj_virq is due, and only the ACK counts.
     injects = rec.has(tp.INJ_VIRQ) and delivered["injected"].count() > 0

@@ -107,7 +107,8 @@ def _halt_only(case: Case) -> bool:
 
 def _ruled_out(case: Case, life: Row) -> list[str]:
     out = [
-        f"still in flight: {duration(case, life['progress'])} old, stuck from {duration(case, case.stale.age)}"
+        f"still in flight: {duration(case, life['progress'])} since completed, stuck from "
+        f"{duration(case, case.stale.told)}"
         f" ({case.stale.n} closed {'life' if case.stale.n == 1 else 'lives'})",
         "record loss: none on this vCPU's CPUs while it was open",
     ]
@@ -165,7 +166,7 @@ def _in_flight(case: Case) -> Iterable[Finding]:
 def _why_not_lost(case: Case, life: Row) -> str:
     if life["completed"] is None and life["finished"] is None:
         return "page still on its way: no kvm_async_pf_completed"
-    if (life["slot_free"] or 0) <= case.stale.age < (life["progress"] or 0):
+    if (life["slot_free"] or 0) <= case.stale.told < (life["progress"] or 0):
         return "page-ready slot taken by a delivery that was not ACKed"
     return "still on its way: the vCPU had too little time or too few entries after completed"
 

@@ -178,13 +178,40 @@ class TestLostWakeup:
         story.progress(start=LATER + MS, end=LATER + 8 * MS, every=100 * US)
         assert life(analyse(story), STUCK)["outcome"] == "in_flight"
 
-    def test_quiet_where_lives_usually_take_that_long(self) -> None:
+    def test_quiet_where_handing_over_usually_takes_that_long(self) -> None:
         story = Story()
         for n in range(20):
-            story.pv_life(at=START + n * 200 * MS, completed=START + n * 200 * MS + 150 * MS)
+            at = START + n * 200 * MS
+            story.pv_life(at=at, ready=at + 150 * MS)
         story.pv_life(at=START + 5 * S, without=ANSWER)
         story.progress(start=START + 5 * S + MS, end=START + 5 * S + STUCK_FOR)
         assert outcomes(analyse(story)) == {"answered": 20, "in_flight": 1}
+
+    def test_found_where_pages_take_seconds_but_not_what_comes_after(self) -> None:
+        """Behind userfaultfd; no later fault was answered."""
+        story = _slow_pages()
+        story.pv_life(at=START + 50 * S, completed=START + 52 * S, without=ANSWER)
+        story.progress(start=START + 52 * S + MS, end=START + 52 * S + STUCK_FOR)
+        (finding,) = found(analyse(story), "lost-wakeup")
+        assert finding["confidence"] == "likely"
+        assert finding["ruled_out"][0].endswith("stuck from 10 ms (20 closed lives)")
+
+    def test_quiet_where_the_page_itself_may_still_come(self) -> None:
+        story = _slow_pages()
+        story.pv_life(
+            at=START + 50 * S, without=ANSWER | {"completed", "finished", "worker_back", "from_worker"}
+        )
+        story.progress(start=START + 50 * S + MS, end=START + 53 * S, every=10 * MS)
+        analysis = analyse(story)
+        assert rules(analysis) == {"in-flight"}
+        assert not rules(analysis, "warning")
+
+    def test_quiet_where_pages_take_seconds_and_the_slot_was_taken(self) -> None:
+        story = _slow_pages()
+        story.pv_life(at=START + 50 * S, completed=START + 52 * S, without=ACK | {"injected"})
+        story.pv_life(at=START + 50 * S + MS, completed=START + 52 * S + MS, without=ANSWER)
+        story.progress(start=START + 52 * S + 2 * MS, end=START + 52 * S + STUCK_FOR)
+        assert not rules(analyse(story), "error")
 
     def test_quiet_when_nothing_is_known_of_other_lives(self) -> None:
         story = Story().enable(at=START)
@@ -391,3 +418,11 @@ def test_a_lost_wakeup_beside_a_missing_ack_is_not_claimed_twice() -> None:
     story.interrupt(at=LATER + 30 * MS)
     story.progress(start=LATER + 50 * MS, end=LATER + STUCK_FOR)
     assert rules(analyse(story), "error") == {"missing-ack"}
+
+
+def _slow_pages() -> Story:
+    """Twenty faults whose pages take two seconds to come, and nothing after that."""
+    story = Story()
+    for n in range(20):
+        story.pv_life(at=START + n * 2100 * MS, completed=START + n * 2100 * MS + 2 * S)
+    return story
