@@ -13,6 +13,7 @@ import polars as pl
 
 from apftrace.model import tracepoints as tp
 from apftrace.model.lives import reading
+from apftrace.model.skew import acks_across_cpus
 
 if TYPE_CHECKING:
     from apftrace.model.recording import Recording
@@ -143,7 +144,19 @@ def deliveries(rec: Recording, paired: pl.DataFrame, lives: pl.DataFrame, vector
         )
     else:
         traced = traced.filter(due)
-    columns = ["seq", "tid", "start", "token", "life", "broadcast", "implied", "doubted", "vec", "accepted"]
+    columns = [
+        "seq",
+        "cpu",
+        "tid",
+        "start",
+        "token",
+        "life",
+        "broadcast",
+        "implied",
+        "doubted",
+        "vec",
+        "accepted",
+    ]
     readings = [c for c in traced.columns if c.startswith("acc_")]
     # A halt-form ready raises no vector (R10): an accept right after one may belong to a ready that was not
     # traced. ``doubted`` keeps the life that the order of rows names, in case no other can be meant.
@@ -217,15 +230,17 @@ def with_ack(delivered: pl.DataFrame, ack_rows: pl.DataFrame) -> tuple[pl.DataFr
             )
             .sort("seq")
         )
-    matched = matched.with_columns(
-        (pl.col("delivery").is_null() | ~pl.col("delivery").is_first_distinct()).alias("extra")
-    )
+    extra = pl.col("delivery").is_null() | ~pl.col("delivery").is_first_distinct()
+    matched = acks_across_cpus(delivered, matched.with_columns(extra.alias("extra")))
     firsts = matched.filter(pl.col("delivery").is_not_null() & ~pl.col("extra")).select(
         pl.col("delivery").alias("seq"),
         pl.coalesce("acked", "ts").alias("acked"),
         pl.col("^ack_.*$"),
     )
-    return delivered.join(firsts, on="seq", how="left", maintain_order="left"), matched
+    found = delivered.join(firsts, on="seq", how="left", maintain_order="left")
+    # Never before its ready, whatever the clocks of two CPUs say.
+    late = pl.when(pl.col("acked").is_not_null()).then(pl.max_horizontal("acked", "start"))
+    return found.with_columns(late.alias("acked")), matched
 
 
 def _match_by_order(delivered: pl.DataFrame, ack_rows: pl.DataFrame) -> pl.DataFrame:

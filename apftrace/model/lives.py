@@ -17,7 +17,7 @@ from apftrace.model.readings import NEVER, READINGS
 if TYPE_CHECKING:
     from apftrace.model.recording import Recording
 
-_SKEW_NS = 20_000_000
+SKEW_NS = 20_000_000
 """Most that the clocks of two CPUs may disagree: trace clock ``local`` is only roughly in step."""
 
 
@@ -135,7 +135,7 @@ def _retagged(lives: pl.DataFrame, paired: pl.DataFrame) -> pl.DataFrame:
     the one of its page before it, under another token.
     """
     for key, strategy, tolerance, answer in (
-        (["tid", "token", "gva"], "forward", _SKEW_NS, "first"),
+        (["tid", "token", "gva"], "forward", SKEW_NS, "first"),
         (["tid", "gva"], "backward", None, "retagged"),
     ):
         strays = paired.filter(pl.col("answer") == "none")

@@ -181,6 +181,25 @@ def clocks_apart(edit: Edit) -> list[Expectation]:
 
 
 @mutator
+def clocks_far_apart(edit: Edit) -> list[Expectation]:
+    """The clocks of the CPUs disagree by milliseconds: threads that move between them go back in time."""
+    if not edit.capture.ticks_per_ns:
+        raise NotHere
+    ahead = [edit.capture.ticks(edit.rng.randint(0, 3_000_000)) for _ in range(edit.capture.cpus)]
+    edit.change_each(lambda r: r.but(ts=r.ts + ahead[r.cpu]))
+    return _quiet()
+
+
+@mutator
+def lost_with_clocks_apart(edit: Edit) -> list[Expectation]:
+    edit.need_no_loss()
+    life = edit.pick(x for x in edit.whole(pv=True) if edit.stuck_clearly(x))
+    edit.drop(life.answer())
+    clocks_far_apart(edit)
+    return [expect("lost-wakeup", life, "found", "undecided", "in-flight", "repaired")]
+
+
+@mutator
 def another_clock(edit: Edit) -> list[Expectation]:
     """Another trace clock: its name, its origin."""
     if edit.capture.ticks_per_ns != 1.0:
