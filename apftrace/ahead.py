@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
-
-_PATIENCE = 1e-4
-"""Seconds that a thread waits for the GIL before it asks for it."""
 
 T = TypeVar("T")
 
@@ -27,14 +22,3 @@ def one_ahead(items: Iterable[T]) -> Iterator[T]:
         while (item := waiting.result()) is not None:
             waiting = pool.submit(next, source, None)
             yield item
-
-
-@contextmanager
-def impatient_threads() -> Iterator[None]:
-    """Let threads ask for the GIL early: for steps of a millisecond, of which one keeps it all the while."""
-    usual = sys.getswitchinterval()
-    sys.setswitchinterval(_PATIENCE)
-    try:
-        yield
-    finally:
-        sys.setswitchinterval(usual)

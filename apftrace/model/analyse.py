@@ -12,7 +12,7 @@ from apftrace.model import tracepoints as tp
 from apftrace.model.correlate import Case, correlate
 from apftrace.model.excerpts import excerpts
 from apftrace.model.judge import judge
-from apftrace.model.phases import latency
+from apftrace.model.phases import lasting, latency
 from apftrace.model.protocol import protocol
 from apftrace.model.recording import Recording, record
 from apftrace.model.stories import look_closely, stories
@@ -39,10 +39,11 @@ def analyse_source(source: Source, *, late_after: int | None = None) -> Analysis
     """
     if source.info.peer is not None:
         return _guest_alone(source)
-    rec, result = record(source)
+    clock_is_ns = source.info.clock_unit == "ns"
+    rec, result = record(source, lasting=lasting(late_after, clock_is_ns=clock_is_ns))
     if not _serves_pages(rec) and _is_guest(source):
         return _guest_alone(source)
-    case = correlate(rec, late_after=late_after, clock_is_ns=source.info.clock_unit == "ns")
+    case = correlate(rec, late_after=late_after, clock_is_ns=clock_is_ns)
     return _concluded(source, case, (describe(source, rec, result),))
 
 
@@ -72,8 +73,9 @@ def analyse_pair(source: Source, guests: Sequence[GuestInput], *, late_after: in
     """
     from apftrace.model.guest.pair import with_guests
 
-    rec, result = record(source)
-    case = correlate(rec, late_after=late_after, clock_is_ns=source.info.clock_unit == "ns")
+    clock_is_ns = source.info.clock_unit == "ns"
+    rec, result = record(source, lasting=lasting(late_after, clock_is_ns=clock_is_ns))
+    case = correlate(rec, late_after=late_after, clock_is_ns=clock_is_ns)
     case, recorded = with_guests(case, source, guests, late_after)
     inputs = [describe(source, rec, result)]
     inputs += [describe(g.source, r, res) for g, (r, res) in zip(guests, recorded, strict=True)]

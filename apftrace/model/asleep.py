@@ -1,4 +1,4 @@
-# cython: annotation_typing=False, language_level=3, boundscheck=False, wraparound=False, cdivision=True, infer_types=True
+# cython: annotation_typing=False, language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False, infer_types=True
 """Page faults that a vCPU thread slept through itself, in uninterruptible sleep: sums per thread, and the longest.
 
 One source, two engines, as the odometer. A trace may hold millions of them, so no fault is kept but the

@@ -84,11 +84,9 @@ def correlate(rec: Recording, *, late_after: int | None = None, clock_is_ns: boo
     born = lives.begin(rec)
     paired = lives.pair(born, lives.readies(rec))
     rows = lives.with_ready(born, paired)
-    # From here on the lives carry these readings, and they are long.
-    paired = paired.select(pl.exclude("^ready_.*$"))
     tries = lives.tries(rec)
     rows = completion.with_completed(rec, rows)
-    rows = phases.with_readings(rec, rows)
+    rows = phases.with_unanswered(rec, rows)
     rows = _with_taint(rec, rows)
     vectors = delivery.page_ready_vectors(rec, delivery.accepts(rec))
     rows, delivered, acks = _with_delivery(rec, rows, paired, vectors)
@@ -182,9 +180,6 @@ def _with_delivery(
     delivered = delivery.with_virq(rec, delivered, vectors)
     delivered = delivery.assign_implied(delivered, rows)
     facts = delivered.filter(pl.col("life").is_not_null() & pl.col("life").is_first_distinct())
-    carried = facts.select(
-        "life", "vec", "accepted", "injected", "acked",
-        pl.col("^(acc|inj|ack)_.*$"),
-    )  # fmt: skip
+    carried = facts.select("life", "vec", "accepted", "injected", "acked", "acc_seq", "inj_seq", "ack_seq")
     rows = attach(rows, carried)
     return rows, delivered, matched

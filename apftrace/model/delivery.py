@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from apftrace.model import tracepoints as tp
-from apftrace.model.lives import reading
+from apftrace.model.readings import READINGS
 from apftrace.model.skew import acks_across_cpus
 
 if TYPE_CHECKING:
@@ -23,6 +23,11 @@ COMPLETED_LATE_NS = 20_000_000
 
 FIRST_EXTERNAL = 32
 """Vectors below are exceptions: no interrupt may use them, and vector 0 means that INT was never set."""
+
+
+def reading(kind: int, prefix: str) -> list[pl.Expr]:
+    """Return ``seq`` and the reading of an anchor kind, renamed with ``prefix`` to stand beside an instant."""
+    return [pl.col(c).alias(f"{prefix}_{c}") for c in ("seq", *READINGS[kind]) if c != "exit_ts"]
 
 
 def accepts(rec: Recording) -> pl.DataFrame:
@@ -46,9 +51,11 @@ def acks(rec: Recording) -> pl.DataFrame:
     """Return the writes of MSR_KVM_ASYNC_PF_ACK: seq, ts, tid, cpu, acked and the reading.
 
     kvm_msr is traced after the handler, which may already have delivered the next ready (R13): the ACK's
-    instant is the kvm_exit before it. ``acked`` is null where kvm_exit was off.
+    instant is the kvm_exit before it. ``acked`` is null where kvm_exit was off, or the clock is coarse.
     """
-    exit_ts = pl.col("exit_ts") if rec.has(tp.EXIT) else pl.lit(None, pl.Int64)
+    # Where several events share a stamp only their order tells which ACK is whose.
+    timed = rec.has(tp.EXIT) and rec.measures_time
+    exit_ts = pl.col("exit_ts") if timed else pl.lit(None, pl.Int64)
     return (
         rec.kind(tp.MSR)
         .filter((pl.col("a") == 1) & (pl.col("b") == tp.MSR_ACK))
@@ -244,27 +251,31 @@ def with_ack(delivered: pl.DataFrame, ack_rows: pl.DataFrame) -> tuple[pl.DataFr
 
 
 def _match_by_order(delivered: pl.DataFrame, ack_rows: pl.DataFrame) -> pl.DataFrame:
-    # Without kvm_exit only the order is left: one delivery at a time, and the next one may already be
-    # printed inside the ACK's own exit (R13). So an ACK is for the older of at most two that are open.
-    by_tid: dict[int, list[int]] = {}
-    matched: list[int | None] = []
+    # Without the instants only the order is left: one delivery at a time, and the next one may already be
+    # printed inside the ACK's own exit (R13). The guest has seen a delivery once it was entered after it;
+    # where entries were not traced, an ACK is for the older of at most two that are open.
+    entered = bool(ack_rows["ack_entries"].max())
+    waiting: dict[int, list[tuple[int, int | None]]] = {}
     last: dict[int, int] = {}
+    matched: list[int | None] = []
     rows = pl.concat(
         [
-            delivered.select("seq", "tid", pl.lit(value=False).alias("is_ack")),
-            ack_rows.select("seq", "tid", pl.lit(value=True).alias("is_ack")),
+            delivered.select("seq", "tid", pl.col("acc_entries").alias("entries"), is_ack=False),
+            ack_rows.select("seq", "tid", pl.col("ack_entries").alias("entries"), is_ack=True),
         ]
     ).sort("seq")
-    for seq, tid, is_ack in rows.iter_rows():
-        waiting = by_tid.setdefault(tid, [])
+    for seq, tid, entries, is_ack in rows.iter_rows():
+        open_ones = waiting.setdefault(tid, [])
         if not is_ack:
-            waiting.append(seq)
-            del waiting[:-2]
-        elif waiting:
-            last[tid] = waiting.pop(0)
-            matched.append(last[tid])
-        else:
-            matched.append(last.get(tid))
+            open_ones.append((seq, entries))
+            del open_ones[:-2]
+            continue
+        seen = [n for n, (_, then) in enumerate(open_ones) if not entered or then is None or then < entries]
+        if seen:
+            at = seen[-1] if entered else seen[0]
+            last[tid] = open_ones[at][0]
+            del open_ones[: at + 1]
+        matched.append(last.get(tid))
     return ack_rows.with_columns(pl.Series("delivery", matched, pl.Int64))
 
 

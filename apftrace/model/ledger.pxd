@@ -11,6 +11,6 @@ cdef class Ledger:
     cdef int[::1] count, reads, read, narrow
     cdef dict _moved
 
-    cpdef long long put(self, int kind, long long ts, int cpu, long long base, long long a, long long b, long long c) except *
-    cdef _move_out(self, int kind)
+    cpdef Py_ssize_t put(self, int kind, long long ts, int cpu, long long base, long long a, long long b, long long c) except? -1 nogil
+    cdef int _move_out(self, int kind) except -1 with gil
     cdef void _narrow(self, long long at, int n) noexcept

@@ -1,4 +1,4 @@
-# cython: annotation_typing=False, language_level=3, boundscheck=False, wraparound=False, cdivision=True, infer_types=True
+# cython: annotation_typing=False, language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False, infer_types=True
 """The rows that the odometer keeps of a trace, by kind: an event, and the part of its thread's reading that its kind needs.
 
 One source, two engines, as the odometer. Each kind has a few thousand rows of room, a column after the other;
@@ -18,9 +18,7 @@ COMPILED: bool = not __file__.endswith(".py")
 EVENT = ("seq", "ts", "cpu", "tid", "a", "b", "c")
 """Columns of every row: ``seq`` is its number among all rows, which is the order of time."""
 
-NARROW = frozenset(
-    {"cpu", "tid", "entries", "virqs", "hlts", "hog", "first", "vcpu_tid", "vcpu_entries", "vcpu_hlts"}
-)
+NARROW = frozenset({"cpu", "tid", "entries", "virqs", "hlts", "hog", "first", "vcpu_tid"})
 """Columns that are kept as int32; all others are int64."""
 
 _SEQ, _TS, _CPU, _TID, _A, _B, _C, _READ = range(8)

@@ -12,18 +12,13 @@ import polars as pl
 
 from apftrace.model import tracepoints as tp
 from apftrace.model.frames import attach
-from apftrace.model.readings import NEVER, READINGS
+from apftrace.model.readings import NEVER
 
 if TYPE_CHECKING:
     from apftrace.model.recording import Recording
 
 SKEW_NS = 20_000_000
 """Most that the clocks of two CPUs may disagree: trace clock ``local`` is only roughly in step."""
-
-
-def reading(kind: int, prefix: str) -> list[pl.Expr]:
-    """Return ``seq`` and the reading of an anchor kind, renamed with ``prefix`` to stand beside an instant."""
-    return [pl.col(c).alias(f"{prefix}_{c}") for c in ("seq", *READINGS[kind]) if c != "exit_ts"]
 
 
 def begin(rec: Recording) -> pl.DataFrame:
@@ -51,7 +46,7 @@ def begin(rec: Recording) -> pl.DataFrame:
 
 
 def readies(rec: Recording) -> pl.DataFrame:
-    """Return one row per ready, broadcasts too: seq, ready, cpu, tid, token, gva, broadcast and its reading."""
+    """Return one row per ready, broadcasts too: seq, ready, cpu, tid, token, gva, broadcast, link."""
     return rec.kind(tp.READY).select(
         "seq",
         pl.col("ts").alias("ready"),
@@ -61,7 +56,6 @@ def readies(rec: Recording) -> pl.DataFrame:
         pl.col("b").alias("gva"),
         (pl.col("a") == tp.BROADCAST).alias("broadcast"),
         pl.when(pl.col("c") >= 0).then("c").alias("link"),
-        *reading(tp.READY, "ready"),
     )
 
 
@@ -172,9 +166,9 @@ def _retagged(lives: pl.DataFrame, paired: pl.DataFrame) -> pl.DataFrame:
 
 
 def with_ready(lives: pl.DataFrame, paired: pl.DataFrame) -> pl.DataFrame:
-    """Add ready, ready_seq and the reading at ready to each life that was answered."""
+    """Add ready, ready_seq and answer to each life that was answered."""
     ends = paired.filter(pl.col("answer").is_in(["first", "retagged"])).select(
-        "life", "ready", "answer", pl.col("^ready_.*$")
+        "life", "ready", "answer", pl.col("seq").alias("ready_seq")
     )
     return attach(lives, ends)
 

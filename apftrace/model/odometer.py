@@ -1,4 +1,4 @@
-# cython: annotation_typing=False, language_level=3, boundscheck=False, wraparound=False, cdivision=True, infer_types=True
+# cython: annotation_typing=False, language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False, infer_types=True
 """Per-thread counters, read off at every event that matters: how a whole trace becomes a few rows per life.
 
 A host trace is mostly kvm_entry, kvm_exit and sched events. The model needs them only as sums: how often
@@ -22,7 +22,12 @@ from apftrace.model.readings import NEVER as _NEVER_SEEN
 from apftrace.model.readings import READINGS
 from apftrace.model.waiting import Waiting
 
-COMPILED: bool = not __file__.endswith(".py")
+try:
+    import cython
+except ImportError:
+    from apftrace_parsers import uncompiled as cython
+
+COMPILED: bool = cython.compiled
 
 _TRY = _tp.TRY
 _REPEATED = _tp.REPEATED
@@ -45,7 +50,8 @@ _EXECUTE_START = _tp.EXECUTE_START
 _EXECUTE_END = _tp.EXECUTE_END
 _PROCESS_EXIT = _tp.PROCESS_EXIT
 _APICV_ACCEPT = _tp.APICV_ACCEPT
-_READING = _tp.READING
+_SPENT = _tp.SPENT
+_UNANSWERED = _tp.UNANSWERED
 _RESET = _tp.RESET
 _STARTUP = _tp.STARTUP
 _LOST = _tp.LOST
@@ -63,34 +69,43 @@ _STATE_MASK = _tp.TASK_STATE_MASK
 _NEVER = _NEVER_SEEN
 _ABSURD = 2**60
 _CPU_MASK = 0xFFFF
+_BITS = 62
+_ONE = 1
 
-# What a thread is doing, as the sched events tell it. Time in a state is booked in _CLOCK + state.
+# What a thread is doing, as the sched events tell it.
 _UNKNOWN, _RUNNING, _RUNNABLE, _SLEEP, _BLOCKED = range(5)
 
 # Fields of a thread's record in ``state``.
-_TID, _FIRST, _LAST, _CPU, _ENTRIES, _VIRQS, _HLTS, _EXIT_TS, _ENTRY_TS, _STATE, _SINCE = range(11)
-_PREV, _READY_GFN, _VCPU, _GONE, _WORK, _HOG, _HOG_WAIT, _OUT_TO, _OUT_AT, _OUT_CPU, _GUEST = range(11, 22)
+_TID, _FIRST, _LAST, _CPU, _ENTRIES, _VIRQS, _EXIT_TS, _ENTRY_TS, _STATE, _SINCE, _PREV = range(11)
+# The CPUs below _BITS on which it was seen, a bit each.
+_CPUS, _READY_GFN, _VCPU, _GONE, _WORK, _HOG, _HOG_WAIT, _OUT_TO, _OUT_AT, _OUT_CPU = range(11, 21)
 # The thread's last fault events: any of the three, the row of its not_present and of its ready.
-_FAULTED, _LIFE, _LIFE_ENTRIES, _READY_ROW, _FIRST_FAULT, _TRIED, _TOLD, _QUEUED, _CHAIN = range(22, 31)
+_FAULTED, _LIFE, _LIFE_ENTRIES, _READY_ROW, _FIRST_FAULT, _TRIED, _TOLD, _QUEUED, _CHAIN, _SOLE = range(
+    21, 31
+)
 # A try whose outcome is not known yet.
 _T_TS, _T_CPU, _T_GVA, _T_GFN, _T_ENTRIES, _T_EXIT, _T_FIRST = range(31, 38)
 # Its entries when it had last entered at the reset vector.
 _AT_RESET = 38
-# What stands in the row of a completed: the reading of the vCPU that waits, and the worker's own time since
-# its completed before, for which _BEFORE + state keeps that one's.
-_V_TID, _V_ENTRIES, _V_HLTS, _V_CLOCK = range(39, 43)
-_SINCE_LAST, _BEFORE, _CLOCK = _V_CLOCK + 5, _V_CLOCK + 10, _V_CLOCK + 15
-_FIELDS = _CLOCK + 5
+# Its meters: time in each state that the sched events tell, at _CLOCK + state, time in the guest, hlt exits.
+_METERS = 39
+_CLOCK, _GUEST, _HLTS, _N_METERS = _METERS - _RUNNING, _METERS + 4, _METERS + 5, 6
+# What the meters counted in a phase; and per kind of phase a mark: the instant when it began, the meters then.
+_COUNTED = _METERS + _N_METERS
+_MARK = 1 + _N_METERS
+_WAIT_MARK = _COUNTED + _N_METERS
+_ACCEPT_MARK, _VIRQ_MARK, _WORK_MARK = (_WAIT_MARK + n * _MARK for n in (1, 2, 3))
+_FIELDS = _WORK_MARK + _MARK
+
+# What is kept with a life that waits: when it began, its vCPU's entries at its completed, and a mark there.
+_K_BEGAN, _K_ENTRIES, _K_MARK = range(3)
+_KEPT = _K_MARK + _MARK
 
 _SOURCES = {
-    "entries": _ENTRIES, "virqs": _VIRQS, "hlts": _HLTS, "exit_ts": _EXIT_TS, "hog": _HOG, "guest": _GUEST,
-    "ran": _CLOCK + _RUNNING, "waited": _CLOCK + _RUNNABLE, "slept": _CLOCK + _SLEEP,
-    "blocked": _CLOCK + _BLOCKED, "first": _FIRST_FAULT, "tried": _TRIED, "told": _TOLD, "queued": _QUEUED,
-    "vcpu_tid": _V_TID, "vcpu_entries": _V_ENTRIES, "vcpu_hlts": _V_HLTS,
-    "vcpu_ran": _V_CLOCK + _RUNNING, "vcpu_waited": _V_CLOCK + _RUNNABLE, "vcpu_slept": _V_CLOCK + _SLEEP,
-    "vcpu_blocked": _V_CLOCK + _BLOCKED,
-    "work_ran": _SINCE_LAST + _RUNNING, "work_waited": _SINCE_LAST + _RUNNABLE,
-    "work_slept": _SINCE_LAST + _SLEEP, "work_blocked": _SINCE_LAST + _BLOCKED,
+    "entries": _ENTRIES, "virqs": _VIRQS, "exit_ts": _EXIT_TS, "hog": _HOG, "vcpu_tid": _SOLE,
+    "first": _FIRST_FAULT, "tried": _TRIED, "told": _TOLD, "queued": _QUEUED,
+    "ran": _COUNTED, "waited": _COUNTED + 1, "slept": _COUNTED + 2, "blocked": _COUNTED + 3,
+    "guest": _COUNTED + 4, "hlts": _COUNTED + 5,
 }  # fmt: skip
 
 # What an interrupt vector is used for: page-ready as told, anything else, or only ever right after a ready
@@ -100,12 +115,16 @@ _DUE, _OTHER, _OWN = 1, 2, 4
 
 _READS = {
     kind: {name: _SOURCES[name] for name in READINGS.get(kind, ())}
-    for kind in (*range(len(_tp.TRACEPOINTS)), _tp.READING, _tp.RESET, _tp.STARTUP)
+    for kind in (*range(len(_tp.TRACEPOINTS)), _tp.SPENT, _tp.UNANSWERED, _tp.RESET, _tp.STARTUP)
 }
 
 
 class Odometer:
     """All threads' counters.
+
+    Args:
+        lasting: how long a phase must last for what its thread did to be kept, in units of the trace clock; for
+            P4 and P5, in which a life keeps the slot from others, a tenth of it.
 
     Attributes:
         cpus_of: per thread id the CPUs on which it was seen.
@@ -113,11 +132,13 @@ class Odometer:
         asleep: the faults that threads slept through.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, lasting: int = 0) -> None:
+        self.lasting = lasting
+        self.holding = lasting // 10
         self.switches = memoryview(array("q", [0]) * (_CPU_MASK + 1))
         self.use = memoryview(array("i", [0]) * _N_VECTORS)
         self.use[_tp.LINUX_VECTOR] = _DUE
-        self.waiting = Waiting()
+        self.waiting = Waiting(_KEPT)
         self.ledger = Ledger(_READS)
         self.asleep = Asleep()
         self.cpus_of: dict[int, set[int]] = {}
@@ -176,6 +197,9 @@ class Odometer:
         self.state[base + _FAULTED] = -1
         self.state[base + _CHAIN] = -1
         self.state[base + _LIFE] = -1
+        self.state[base + _ACCEPT_MARK] = _NEVER
+        self.state[base + _VIRQ_MARK] = _NEVER
+        self.state[base + _WORK_MARK] = _NEVER
         return slot
 
     def _become(self, slot: int, state: int, ts: int) -> None:
@@ -197,47 +221,54 @@ class Odometer:
         self.state[base + _HOG_WAIT] = 0
         return seq
 
+    def _mark(self, base: int, at: int, ts: int) -> None:
+        # A phase begins here.
+        self.state[base + at] = ts
+        for meter in range(_N_METERS):
+            self.state[base + at + 1 + meter] = self.state[base + _METERS + meter]
+
+    def _spent(self, slot: int, at: int, ts: int, cpu: int, *, lasted: bool) -> None:
+        # A phase ends with the row that comes next: if it lasted, tell ahead of that row what the meters counted.
+        base = slot * _FIELDS
+        since = self.state[base + at]
+        if since != _NEVER and lasted:
+            self._become(slot, self.state[base + _STATE], ts)
+            for meter in range(_N_METERS):
+                counted = self.state[base + _METERS + meter] - self.state[base + at + 1 + meter]
+                self.state[base + _COUNTED + meter] = counted
+            self.ledger.put(_SPENT, ts, cpu, base, since, 0, 0)
+        self.state[base + at] = _NEVER
+
     def _completed(self, slot: int, ts: int, cpu: int, gva: int, address: int) -> None:
-        # A completed names no vCPU: read every vCPU that waits for this page; nearly always it is one.
+        # A completed names no vCPU: it is for a life that waits for this page; nearly always it is one.
+        base = slot * _FIELDS
         at = self.waiting.first(gva)
-        sole = -1
-        self.state[slot * _FIELDS + _V_TID] = -1
-        if at >= 0 and self.waiting.after(at) < 0:
-            sole = self.waiting.life[at]
-            self._read_vcpu(slot, self.waiting.slot[at], ts)
-        self._since_last(slot, ts)
-        self._emit(slot, _COMPLETED, ts, cpu, gva, address, sole)
-        if sole >= 0:
-            return
-        while at >= 0:
-            self._emit(self.waiting.slot[at], _READING, ts, cpu, gva, self.waiting.life[at], 0)
+        alone = at >= 0 and self.waiting.after(at) < 0
+        sole = self.waiting.life[at] if alone else -1
+        self.state[base + _SOLE] = self.state[self.waiting.slot[at] * _FIELDS + _TID] if alone else -1
+        # Who waits for a page that several wait for is served in the order of arrival, as far as can be seen here.
+        while at >= 0 and self.waiting.kept[at * _KEPT + _K_MARK] != _NEVER:
             at = self.waiting.after(at)
+        waited = self.lasting
+        if at >= 0:
+            waited = ts - self.waiting.kept[at * _KEPT + _K_BEGAN]
+            self._done(at, ts)
+        # The worker's meters reach back to its completed before.
+        self._spent(slot, _WORK_MARK, ts, cpu, lasted=waited >= self.lasting)
+        self._emit(slot, _COMPLETED, ts, cpu, gva, address, sole)
+        self._mark(base, _WORK_MARK, ts)
 
-    def _read_vcpu(self, slot: int, vcpu: int, ts: int) -> None:
-        # Let the worker's record carry what its completed tells of the vCPU.
-        state = self.state
-        base = slot * _FIELDS
-        other = vcpu * _FIELDS
-        self._become(vcpu, state[other + _STATE], ts)
-        state[base + _V_TID] = state[other + _TID]
-        state[base + _V_ENTRIES] = state[other + _ENTRIES]
-        state[base + _V_HLTS] = state[other + _HLTS]
-        for clock in range(_RUNNING, _BLOCKED + 1):
-            state[base + _V_CLOCK + clock] = state[other + _CLOCK + clock]
-        state[other + _HOG] = 0
-        state[other + _HOG_WAIT] = 0
-
-    def _since_last(self, slot: int, ts: int) -> None:
-        # Sums of the worker since its completed before; -1 where there was none.
-        base = slot * _FIELDS
-        state = self.state
-        self._become(slot, state[base + _STATE], ts)
-        known = state[base + _BEFORE] != 0
-        for clock in range(_RUNNING, _BLOCKED + 1):
-            now = state[base + _CLOCK + clock]
-            state[base + _SINCE_LAST + clock] = now - state[base + _BEFORE + clock] if known else -1
-            state[base + _BEFORE + clock] = now
-        state[base + _BEFORE] = 1
+    def _done(self, at: int, ts: int) -> None:
+        # From here on a life waits for its vCPU.
+        kept = at * _KEPT
+        vcpu = self.waiting.slot[at] * _FIELDS
+        self._become(self.waiting.slot[at], self.state[vcpu + _STATE], ts)
+        self.waiting.kept[kept + _K_ENTRIES] = self.state[vcpu + _ENTRIES]
+        self.waiting.kept[kept + _K_MARK] = ts
+        for meter in range(_N_METERS):
+            self.waiting.kept[kept + _K_MARK + 1 + meter] = self.state[vcpu + _METERS + meter]
+        self.state[vcpu + _HOG] = 0
+        self.state[vcpu + _HOG_WAIT] = 0
 
     def _try(self, slot: int, ts: int, cpu: int, gva: int, gfn: int) -> None:
         # What it becomes is known with the thread's next fault event.
@@ -257,27 +288,25 @@ class Odometer:
         self.state[base + _HOG_WAIT] = 0
 
     def _untried(self, slot: int, last: int) -> None:
-        # A try that became nothing is an anchor of its own.
+        # A try that became nothing is an anchor of its own, with the thread's reading at its time.
         base = slot * _FIELDS
-        state = self.state
-        if state[base + _FAULTED] != _TRY:
-            return
-        entries = state[base + _ENTRIES]
-        exit_ts = state[base + _EXIT_TS]
-        state[base + _ENTRIES] = state[base + _T_ENTRIES]
-        state[base + _EXIT_TS] = state[base + _T_EXIT]
-        state[base + _FIRST_FAULT] = state[base + _T_FIRST]
-        self.ledger.put(
-            _TRY,
-            state[base + _T_TS],
-            state[base + _T_CPU],
-            base,
-            state[base + _T_GVA],
-            state[base + _T_GFN],
-            last,
-        )
-        state[base + _ENTRIES] = entries
-        state[base + _EXIT_TS] = exit_ts
+        if self.state[base + _FAULTED] == _TRY:
+            entries = self.state[base + _ENTRIES]
+            exit_ts = self.state[base + _EXIT_TS]
+            self.state[base + _ENTRIES] = self.state[base + _T_ENTRIES]
+            self.state[base + _EXIT_TS] = self.state[base + _T_EXIT]
+            self.state[base + _FIRST_FAULT] = self.state[base + _T_FIRST]
+            self.ledger.put(
+                _TRY,
+                self.state[base + _T_TS],
+                self.state[base + _T_CPU],
+                base,
+                self.state[base + _T_GVA],
+                self.state[base + _T_GFN],
+                last,
+            )
+            self.state[base + _ENTRIES] = entries
+            self.state[base + _EXIT_TS] = exit_ts
 
     def _tried(self, slot: int, gva: int) -> bool:
         # Say whether the thread's previous fault event is the try that came to this, and take it off.
@@ -298,7 +327,9 @@ class Odometer:
         if self.state[base + _CHAIN] != _QUEUE_WORK:
             self.state[base + _QUEUED] = -1
         life = self._emit(slot, _NOT_PRESENT, ts, cpu, token, gva, gfn)
-        self.waiting.begin(slot, life, token, gva)
+        kept = self.waiting.begin(slot, life, token, gva) * _KEPT
+        self.waiting.kept[kept + _K_BEGAN] = ts
+        self.waiting.kept[kept + _K_MARK] = _NEVER
         self.state[base + _LIFE] = life
         self.state[base + _LIFE_ENTRIES] = self.state[base + _ENTRIES]
         self.state[base + _FAULTED] = _NOT_PRESENT
@@ -306,7 +337,13 @@ class Odometer:
 
     def _ready(self, slot: int, ts: int, cpu: int, token: int, gva: int) -> None:
         base = slot * _FIELDS
-        life = self.waiting.answer(slot, token, gva)
+        life = -1
+        at = self.waiting.answer(slot, token, gva)
+        if at >= 0:
+            life = self.waiting.life[at]
+            for field in range(_MARK):
+                self.state[base + _WAIT_MARK + field] = self.waiting.kept[at * _KEPT + _K_MARK + field]
+            self._spent(slot, _WAIT_MARK, ts, cpu, lasted=ts - self.state[base + _WAIT_MARK] >= self.lasting)
         self.state[base + _READY_GFN] = gva >> 12
         self.state[base + _READY_ROW] = self._emit(slot, _READY, ts, cpu, token, gva, life)
 
@@ -317,12 +354,11 @@ class Odometer:
         before = self.state[base + _PREV]
         if before == _NOT_PRESENT or (before == _TRY and self.function == 0):
             self.function = function
-        if function != self.function:
-            return
-        of = self.state[base + _LIFE] if self.state[base + _CHAIN] == _NOT_PRESENT else -1
-        seq = self._emit(slot, _QUEUE_WORK, ts, cpu, work, function, of)
-        self.state[base + _QUEUED] = seq if of < 0 else -1
-        self.state[base + _CHAIN] = _QUEUE_WORK
+        if function == self.function:
+            of = self.state[base + _LIFE] if self.state[base + _CHAIN] == _NOT_PRESENT else -1
+            seq = self._emit(slot, _QUEUE_WORK, ts, cpu, work, function, of)
+            self.state[base + _QUEUED] = seq if of < 0 else -1
+            self.state[base + _CHAIN] = _QUEUE_WORK
 
     def _keep(self, slot: int, kind: int, a: int, b: int, c: int) -> bool:
         # Say whether an event is an anchor, and learn from it what later events mean.
@@ -352,7 +388,13 @@ class Odometer:
         self.state[base + _LAST] = ts
         if self.state[base + _CPU] != cpu:
             self.state[base + _CPU] = cpu
-            self.cpus_of.setdefault(tid, set()).add(cpu)
+            bit = _ONE << cpu if 0 <= cpu < _BITS else 0
+            if bit == 0 or self.state[base + _CPUS] & bit == 0:
+                self.state[base + _CPUS] |= bit
+                self._first_seen_on(tid, cpu)
+
+    def _first_seen_on(self, tid: int, cpu: int) -> None:
+        self.cpus_of.setdefault(tid, set()).add(cpu)
 
     def _switch(self, ts: int, cpu: int, prev_pid: int, prev_state: int, next_pid: int) -> None:
         number = self.switches[cpu & _CPU_MASK] + 1
@@ -395,22 +437,34 @@ class Odometer:
             self._become(slot, _RUNNABLE, ts)
 
     def _accept(self, slot: int, kind: int, ts: int, cpu: int, vec: int, apicid: int, mode: int) -> None:
+        known = 0 <= vec < _N_VECTORS
         if kind == _ACCEPT and mode >= _DM_SMI:
             # An NMI, SMI, INIT, SIPI or kick of a halted vCPU (0x300) has no vector of interrupts.
             if mode in (_DM_INIT, _DM_SIPI):
                 self._emit(slot, _STARTUP, ts, cpu, mode, apicid, vec)
-            return
-        # The accept that ready caused is the thread's very next event.
-        if kind == _ACCEPT and self.state[slot * _FIELDS + _PREV] == _READY:
-            if 0 <= vec < _N_VECTORS and self.use[vec] == 0:
+        elif kind == _ACCEPT and self.state[slot * _FIELDS + _PREV] == _READY:
+            # The accept that ready caused is the thread's very next event.
+            if known and self.use[vec] == 0:
                 self.use[vec] = _OWN
             self._emit(slot, kind, ts, cpu, vec, apicid, self.state[slot * _FIELDS + _READY_ROW])
-            return
-        if not 0 <= vec < _N_VECTORS:
-            return
-        self.use[vec] |= _OTHER
-        if self.use[vec] & _DUE:
-            self._emit(slot, kind, ts, cpu, vec, apicid, -1)
+            self._mark(slot * _FIELDS, _ACCEPT_MARK, ts)
+        elif known:
+            self.use[vec] |= _OTHER
+            if self.use[vec] & _DUE:
+                self._emit(slot, kind, ts, cpu, vec, apicid, -1)
+                self._mark(slot * _FIELDS, _ACCEPT_MARK, ts)
+
+    def _inj_virq(self, slot: int, ts: int, cpu: int, vec: int, b: int, c: int) -> None:
+        base = slot * _FIELDS
+        self.state[base + _VIRQS] += 1
+        if 0 <= vec < _N_VECTORS and (self.use[vec] & _DUE or self.use[vec] == _OWN):
+            # A vector that is injected again begins no handler.
+            first = self.state[base + _ACCEPT_MARK] != _NEVER or self.state[base + _VIRQ_MARK] == _NEVER
+            held = ts - self.state[base + _ACCEPT_MARK]
+            self._spent(slot, _ACCEPT_MARK, ts, cpu, lasted=held >= self.holding)
+            self._emit(slot, _INJ_VIRQ, ts, cpu, vec, b, c)
+            if first:
+                self._mark(base, _VIRQ_MARK, ts)
 
     def _reset(self, slot: int, ts: int, cpu: int, vcpu: int, rip: int) -> None:
         # An exit before its first instruction makes it enter there again.
@@ -442,9 +496,7 @@ class Odometer:
             if self.state[base + _READY_GFN] == a >> 12:
                 self._emit(slot, kind, ts, cpu, a, b, 0)
         elif kind == _INJ_VIRQ:
-            self.state[base + _VIRQS] += 1
-            if 0 <= a < _N_VECTORS and (self.use[a] & _DUE or self.use[a] == _OWN):
-                self._emit(slot, kind, ts, cpu, a, b, c)
+            self._inj_virq(slot, ts, cpu, a, b, c)
         elif kind in (_ACCEPT, _APICV_ACCEPT):
             self._accept(slot, kind, ts, cpu, a, b, c)
         elif kind == _TRY:
@@ -462,6 +514,9 @@ class Odometer:
         elif kind == _QUEUE_WORK:
             self._queue_work(slot, ts, cpu, a, b)
         elif self._keep(slot, kind, a, b, c):
+            if kind == _MSR and b == _MSR_ACK:
+                held = ts - self.state[base + _VIRQ_MARK]
+                self._spent(slot, _VIRQ_MARK, ts, cpu, lasted=held >= self.holding)
             self._emit(slot, kind, ts, cpu, a, b, c)
 
     def feed(
@@ -475,6 +530,19 @@ class Odometer:
         c: memoryview,
     ) -> None:
         """Take the rows of one batch, in time order."""
+        with cython.nogil:
+            self._feed(ts, cpu, tid, kind, a, b, c)
+
+    def _feed(
+        self,
+        ts: memoryview,
+        cpu: memoryview,
+        tid: memoryview,
+        kind: memoryview,
+        a: memoryview,
+        b: memoryview,
+        c: memoryview,
+    ) -> None:
         for i in range(len(ts)):
             k = kind[i]
             if k == _LOST:
@@ -495,6 +563,20 @@ class Odometer:
         for slot in range(self.n_threads):
             self._untried(slot, last=1)
             self.state[slot * _FIELDS + _FAULTED] = -1
+        for at in self.waiting.all():
+            self._unanswered(at)
+
+    def _unanswered(self, at: int) -> None:
+        # A completed life without a ready: what its vCPU had counted by then.
+        kept = at * _KEPT
+        done = self.waiting.kept[kept + _K_MARK]
+        if done != _NEVER:
+            base = self.waiting.slot[at] * _FIELDS
+            self.state[base + _COUNTED + _HLTS - _METERS] = self.waiting.kept[
+                kept + _K_MARK + 1 + _HLTS - _METERS
+            ]
+            entries = self.waiting.kept[kept + _K_ENTRIES]
+            self.ledger.put(_UNANSWERED, done, -1, base, self.waiting.life[at], entries, 0)
 
     def vectors(self) -> frozenset[int]:
         """Return the page-ready vectors: 243, and what guests wrote to MSR_KVM_ASYNC_PF_INT."""

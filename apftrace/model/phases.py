@@ -1,4 +1,4 @@
-"""Where the time of each life went: phases P1 to P5, and what the vCPU did meanwhile."""
+"""Where the time of each life went: phases P1 to P5, their percentiles, and when one is late."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import polars as pl
 
 from apftrace.model import tracepoints as tp
 from apftrace.model.frames import attach
-from apftrace.model.readings import READINGS, SHARES
 from apftrace.schema import PHASES
 
 if TYPE_CHECKING:
@@ -20,39 +19,25 @@ LATE_FLOOR_NS = 10_000_000
 LATE_MEDIANS = 10
 
 
-def with_readings(rec: Recording, lives: pl.DataFrame) -> pl.DataFrame:
-    """Add the vCPU's reading at ``completed`` (comp_*) and the worker's own time for this life (work_*).
+def lasting(late_after: int | None, *, clock_is_ns: bool) -> int:
+    """Return how long a phase lasts at least that can be late, see ``thresholds``, in units of the trace clock."""
+    return late_after if late_after is not None else LATE_FLOOR_NS if clock_is_ns else 0
 
-    The worker's sums reach back to its completed before; null where there was none.
-    """
-    comp = READINGS[tp.READING]
-    done = rec.kind(tp.COMPLETED).select(
-        pl.col("seq").alias("completed_seq"),
-        pl.col("c").alias("sole"),
-        *(pl.col(f"vcpu_{c}").alias(f"comp_{c}") for c in comp),
-        *(pl.when(pl.col("work_ran") >= 0).then(f"work_{c}").alias(f"work_{c}") for c in SHARES),
-        pl.col("hog").alias("work_hog"),
+
+def with_unanswered(rec: Recording, lives: pl.DataFrame) -> pl.DataFrame:
+    """Add comp_entries and comp_hlts, the vCPU's counts at ``completed``, to lives without a ready."""
+    found = rec.kind(tp.UNANSWERED).select(
+        pl.col("a").alias("life"),
+        pl.col("ts").alias("counted_at"),
+        pl.col("b").cast(pl.Int32).alias("comp_entries"),
+        pl.col("hlts").alias("comp_hlts"),
     )
-    found = lives.select("life", "completed_seq", "completed").join(
-        done, on="completed_seq", how="left", maintain_order="left"
+    lives = attach(lives, found)
+    # Where two vCPUs wait for one page, the first completed may have been the other's.
+    own = pl.col("counted_at") == pl.col("completed")
+    return lives.with_columns(pl.when(own).then(c).alias(c) for c in ("comp_entries", "comp_hlts")).drop(
+        "counted_at"
     )
-    found = found.with_columns(pl.when(pl.col("sole") == pl.col("life")).then(pl.col("^comp_.*$")))
-    shared = rec.kind(tp.READING).filter(pl.col("b").is_first_distinct())
-    if shared.height:
-        found = attach(
-            found,
-            shared.select(
-                pl.col("b").alias("life"),
-                pl.col("ts").alias("read_at"),
-                *(pl.col(c).alias(f"also_{c}") for c in comp),
-            ),
-        )
-        # Where two vCPUs wait for one page, the first completed may have been the other's.
-        own = pl.col("read_at") == pl.col("completed")
-        found = found.with_columns(
-            pl.coalesce(f"comp_{c}", pl.when(own).then(f"also_{c}")).alias(f"comp_{c}") for c in comp
-        )
-    return lives.hstack(found.select(pl.col("^(comp|work)_.*$")))
 
 
 def with_phases(lives: pl.DataFrame) -> pl.DataFrame:

@@ -8,28 +8,21 @@ NEVER = -(2**62)
 """Instant of what did not happen."""
 
 SHARES = ("ran", "waited", "slept", "blocked")
-"""What a thread did with its time, in ns since it was first seen: on a CPU, runnable but not on one, in
-interruptible and in uninterruptible sleep."""
+"""What a thread did with its time, in ns: on a CPU, runnable but not on one, in interruptible and in
+uninterruptible sleep."""
 
 READINGS: dict[int, tuple[str, ...]] = {
     tp.TRY: ("first", "exit_ts", "entries"),
     tp.REPEATED: ("first", "exit_ts", "entries"),
     tp.NOT_PRESENT: ("first", "tried", "queued", "entries", "exit_ts"),
-    tp.READY: ("hlts", *SHARES, "hog"),
-    tp.COMPLETED: (
-        "vcpu_tid",
-        "vcpu_entries",
-        "vcpu_hlts",
-        *(f"vcpu_{c}" for c in SHARES),
-        *(f"work_{c}" for c in SHARES),
-        "hog",
-    ),
-    tp.READING: ("entries", "hlts", *SHARES),
+    tp.COMPLETED: ("vcpu_tid",),
     tp.RESET: ("entries",),
-    tp.MSR: ("entries", "exit_ts", *SHARES, "hog", "guest"),
+    tp.MSR: ("entries", "exit_ts"),
     tp.INJ_EXCEPTION: ("entries", "told"),
-    tp.ACCEPT: ("entries", "virqs", *SHARES, "guest"),
-    tp.INJ_VIRQ: ("entries", "virqs", *SHARES, "hog", "guest"),
+    tp.ACCEPT: ("entries", "virqs"),
+    tp.INJ_VIRQ: ("entries", "virqs"),
+    tp.SPENT: (*SHARES, "guest", "hlts", "hog"),
+    tp.UNANSWERED: ("hlts",),
 }
 """The part of the thread's reading that the model needs of each kind of anchor.
 
@@ -43,11 +36,14 @@ Fields and links, where they are not the tracepoint's own:
   there was one. In the row of any other try c says that the thread had no further event of the three.
   ``first`` says that the thread had none before.
 - ready: c is the row of the not_present that it answers, -1 when none with its token waits.
-- completed: c is the row of the not_present when only one vCPU waits for the page, else -1; then ``vcpu_*`` are
-  that vCPU's reading (``vcpu_tid`` is -1 when there is none). ``work_*`` are the worker's own time since its
-  completed before, -1 when there was none.
-- READING: where several vCPUs wait for a page, the reading of each at the instant of its completed; a is gva,
-  b the row of its not_present.
+- completed: c is the row of the not_present when only one vCPU waits for the page, ``vcpu_tid`` its thread;
+  else -1.
+- SPENT: what its thread did in a phase that ends with the row after it, the row ``seq + 1``, and lasted: P3 ends
+  with a ready, P4 with an inj_virq, P5 with an ACK, and P1 and P2, for the worker, with a completed. a is when the
+  phase began; for a worker the completed before, to which its sums reach back.
+- UNANSWERED: a completed life that has no ready up to the end of the record: ts is its completed, a the row of its
+  not_present, b and ``hlts`` the entries and hlt exits of its vCPU by then. Where several vCPUs wait for a page,
+  it may be another's completed.
 - accept: c is the row of the ready right after which it came, else -1.
 - inj_exception: ``told`` is the row of the not_present for which this may be the #PF: the last one, no entry
   into the guest between; else -1.

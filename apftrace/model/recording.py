@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from apftrace.ahead import impatient_threads, one_ahead
+from apftrace.ahead import one_ahead
 from apftrace.model import tracepoints as tp
 from apftrace.model.anchors import Anchors
 from apftrace.model.loss import busy_cpus, settled_threads, silent_ends
@@ -27,9 +27,6 @@ _ALWAYS_HIT = frozenset({tp.ENTRY, tp.EXIT, tp.SWITCH, tp.WAKING, tp.WAKEUP, tp.
 
 
 _MOST_CPUS = 1 << 16
-
-_SLICE = 4096
-"""Rows between which the fold lets the decoding threads have the GIL."""
 
 _MOST_CHOSEN = 500
 """Tracepoints that anyone turns on by name; a kernel has three times as many."""
@@ -121,13 +118,18 @@ class Recording:
         return self.recorded.issuperset(kinds)
 
 
-def record(source: Source, machine: str = "host") -> tuple[Recording, PassResult]:
-    """Reduce a whole source to a Recording, in bounded memory."""
-    odometer = Odometer()
+def record(source: Source, machine: str = "host", *, lasting: int = 0) -> tuple[Recording, PassResult]:
+    """Reduce a whole source to a Recording, in bounded memory.
+
+    Args:
+        source: an opened trace.
+        machine: what it is called.
+        lasting: how long a phase must last for what its thread did meanwhile to be kept, in units of the trace clock.
+    """
+    odometer = Odometer(lasting)
     result = PassResult()
-    with impatient_threads():
-        for batch in one_ahead(source.stream(tp.PICKS, result)):
-            _feed(odometer, batch)
+    for batch in one_ahead(source.stream(tp.PICKS, result)):
+        _feed(odometer, batch)
     odometer.finish()
     return assemble(odometer, result, machine, source), result
 
@@ -137,9 +139,7 @@ def _feed(odometer: Odometer, batch: pa.RecordBatch) -> None:
     columns = [memoryview(batch.column(i).buffers()[1]).cast("B") for i in range(7)]
     wide = [columns[i].cast("q")[offset : offset + n] for i in (0, 4, 5, 6)]
     narrow = [columns[i].cast("i")[offset : offset + n] for i in (1, 2, 3)]
-    for start in range(0, n, _SLICE):
-        part = slice(start, start + _SLICE)
-        odometer.feed(wide[0][part], *(c[part] for c in narrow), *(c[part] for c in wide[1:]))
+    odometer.feed(wide[0], *narrow, *wide[1:])
 
 
 def assemble(

@@ -93,15 +93,14 @@ class _Thread:
     def _ahead(self, ack: int) -> list[_Step]:
         """Give an ACK the delivery that follows it, the ACK of that one the next, until a delivery has none."""
         path: list[_Step] = []
-        following = bisect_right(self.starts, self.acked[ack])
-        while following < len(self.starts) and self._near(ack, following):
+        while True:
+            following = bisect_right(self.starts, self.acked[ack])
+            if following == len(self.starts) or not self._near(ack, following):
+                return []
             path.append((ack, following))
             if following not in self.owners:
                 return path
             ack = self.owners[following]
-            # What was settled before may have given it an ACK that is stamped earlier.
-            following = max(following + 1, bisect_right(self.starts, self.acked[ack]))
-        return []
 
     def _behind(self, ack: int) -> list[_Step]:
         """Give an ACK the delivery that it is the second of, the first one the delivery before."""

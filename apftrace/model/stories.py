@@ -10,7 +10,7 @@ from apftrace.analysis import Step, Story
 from apftrace.model import timeline
 from apftrace.model import tracepoints as tp
 from apftrace.model.rules.base import Row, duration, hexed, rows
-from apftrace.model.rules.causes import cause_of
+from apftrace.model.rules.causes import cause_of, with_spent
 from apftrace.model.rules.guest_causes import cause_in_guest
 from apftrace.model.rules.late import late_lives
 
@@ -52,7 +52,7 @@ def look_closely(source: Source, case: Case) -> dict[tuple[int, str], Spent]:
     """Return what the thread concerned did in each phase of the slowest and of the latest lives."""
     if not case.rec.has(tp.SWITCH) or not case.lives.height:
         return {}
-    late = late_lives(case).head(TOLD).drop("excess")
+    late = late_lives(case).head(TOLD).drop("excess", "phase")
     chosen = pl.concat([slowest(case), late], how="diagonal").unique("life", maintain_order=True)
     lives = [r for r in rows(chosen) if r["end"] - r["not_present"] <= _LONGEST_NS or not case.clock_is_ns]
     before = _BEFORE_NS if case.clock_is_ns else 0
@@ -146,7 +146,7 @@ def _told(case: Case, life: Row, phase: str) -> Iterator[str]:
     if phase in ("p4", "p5") and life[phase] > case.late_after[phase]:
         opened = f", {did.window_exits} of them for an interrupt window" if did and did.window_exits else ""
         exits = f" ({plural(did.exits, 'exit')}{opened})" if did else ""
-        yield f"{cause_of(case, life, phase, {})[0]}{exits}"
+        yield f"{_cause(case, life, phase)}{exits}"
 
 
 def told_of(case: Case, did: Spent, who: str, whole: int) -> Iterator[str]:
@@ -206,4 +206,9 @@ def _link(case: Case, link: Row, holder: Row | None) -> str:
     phase = "p4" if holder["p4"] >= holder["p5"] else "p5"
     if holder[phase] <= case.late_after[phase]:
         return name
-    return f"{name} ({cause_of(case, holder, phase, {})[0]})"
+    return f"{name} ({_cause(case, holder, phase)})"
+
+
+def _cause(case: Case, life: Row, phase: str) -> str:
+    one = case.lives.filter(pl.col("life") == life["life"]).with_columns(pl.lit(phase).alias("phase"))
+    return cause_of(case, next(iter(rows(with_spent(case.rec, one)))), {})[0]

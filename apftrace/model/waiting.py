@@ -1,4 +1,4 @@
-# cython: annotation_typing=False, language_level=3, boundscheck=False, wraparound=False, cdivision=True, infer_types=True
+# cython: annotation_typing=False, language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False, infer_types=True
 """Which lives wait: found by their page when a worker completes it, and by token when their ready comes.
 
 One source, two engines, as the odometer. The lives of a page hang in one chain, in the order of their
@@ -18,12 +18,18 @@ _NONE = -1
 class Waiting:
     """All lives without a ready.
 
+    Args:
+        width: numbers that the caller keeps with each life.
+
     Attributes:
         slot: per entry the thread of the life, as the caller numbers threads.
         life: per entry the life, as the caller numbers lives.
+        kept: per entry ``width`` numbers of the caller's.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, width: int = 0) -> None:
+        self.width = width
+        self.kept = memoryview(array("q"))
         self.n = 0
         self.free = _NONE
         self.mask = 0
@@ -40,6 +46,9 @@ class Waiting:
                     memoryview(values)[:kept] = getattr(self, name)[:kept]
         self.gva, self.token, self.life = (memoryview(values) for values in wide.values())
         self.slot, self.next, self.over = (memoryview(values) for values in narrow.values())
+        with_lives = array("q", bytes(8 * room * self.width))
+        memoryview(with_lives)[: kept * self.width] = self.kept[: kept * self.width]
+        self.kept = memoryview(with_lives)
         self.heads = memoryview(array("i", [_NONE]) * room)
         self.mask = room - 1
         for at in range(kept):
@@ -60,8 +69,8 @@ class Waiting:
         page = gva >> 12
         return (page ^ (page >> 11)) & self.mask
 
-    def begin(self, slot: int, life: int, token: int, gva: int) -> None:
-        """Let a life of page ``gva`` wait; an older one of the page on this thread is over (R14)."""
+    def begin(self, slot: int, life: int, token: int, gva: int) -> int:
+        """Let a life of page ``gva`` wait and return its entry; an older one of the page on this thread is over (R14)."""
         at = self.first(gva)
         while at != _NONE:
             if self.slot[at] == slot:
@@ -81,11 +90,12 @@ class Waiting:
         self.slot[at] = slot
         self.over[at] = 0
         self._hang(at)
+        return at
 
     def answer(self, slot: int, token: int, gva: int) -> int:
-        """Return the latest life that a ready on this thread answers, and forget it; -1 when none waits.
+        """Return the entry of the latest life that a ready on this thread answers, and free it; -1 when none waits.
 
-        Whatever its token says, no life of the page on this thread waits for the page after it.
+        What is in it stays until the next life begins. Whatever its token says, no life of the page on this thread waits for the page after it.
         """
         home = self._home(gva)
         at = self.heads[home]
@@ -106,7 +116,7 @@ class Waiting:
             self.next[found_before] = self.next[found]
         self.next[found] = self.free
         self.free = found
-        return self.life[found]
+        return found
 
     def first(self, gva: int) -> int:
         """Return the entry of the first life that waits for page ``gva``; -1 when none does."""
@@ -120,3 +130,13 @@ class Waiting:
         while at != _NONE and (self.over[at] or self.gva[at] != gva):
             at = self.next[at]
         return at
+
+    def all(self) -> list[int]:
+        """Return the entries of all lives that wait, also of those that wait for their ready alone."""
+        found = []
+        for home in range(len(self.heads)):
+            at = self.heads[home]
+            while at != _NONE:
+                found.append(at)
+                at = self.next[at]
+        return found

@@ -11,7 +11,7 @@ import sys
 try:
     import cython
 except ImportError:
-    from apftrace_parsers import _uncompiled as cython
+    from apftrace_parsers import uncompiled as cython
 
 COMPILED: bool = cython.compiled
 """Whether this is the compiled engine."""

@@ -35,7 +35,7 @@ from apftrace_parsers.clock import STAMP_LIMIT
 try:
     import cython
 except ImportError:
-    from apftrace_parsers import _uncompiled as cython
+    from apftrace_parsers import uncompiled as cython
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

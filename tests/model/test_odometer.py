@@ -31,9 +31,9 @@ def row(ts: int, kind: int, a: int = 0, b: int = 0, c: int = 0, *, tid: int = VC
     return ts, cpu, tid, kind, a, b, c
 
 
-def fed(engine: ModuleType, batches: Sequence[Sequence[Row]]) -> Any:
+def fed(engine: ModuleType, batches: Sequence[Sequence[Row]], *, lasting: int = 1) -> Any:
     """Return an odometer that took these batches."""
-    meter = engine.Odometer()
+    meter = engine.Odometer(lasting)
     for rows in batches:
         meter.feed(
             *(array(code, values) for code, values in zip("qiiiqqq", zip(*rows, strict=True), strict=True))
@@ -60,6 +60,13 @@ def taken(meter: Any) -> list[dict[str, int]]:
 
 def anchors(engine: ModuleType, *rows: Row) -> list[dict[str, int]]:
     return taken(fed(engine, [rows]))
+
+
+def spent(engine: ModuleType, *rows: Row, lasting: int = 1) -> list[dict[str, int]]:
+    """Return what the phases that lasted had, in the order of their ends, each with the ``ends`` that follows it."""
+    found = taken(fed(engine, [rows], lasting=lasting))
+    after = {a["seq"] - 1: (a["ts"], a["kind"]) for a in found}
+    return [{**a, "ends": after[a["seq"]]} for a in found if a["kind"] == tp.SPENT]
 
 
 def kinds(engine: ModuleType, *rows: Row) -> list[int]:
@@ -90,15 +97,16 @@ def test_entries_are_counted_up_to_each_anchor(engine: ModuleType) -> None:
 
 @pytest.mark.parametrize("reason", [12, 0x78])
 def test_hlt_exits_are_counted_on_both_vendors(engine: ModuleType, reason: int) -> None:
-    rows = [row(n, tp.EXIT, reason) for n in range(5)]
-    exits, hlts = anchors(
+    (waited,) = spent(
         engine,
-        *rows,
+        row(0, tp.EXIT, reason),
+        row(1, tp.NOT_PRESENT, TOKEN, PAGE),
+        row(2, tp.COMPLETED, PAGE, tid=WORKER),
+        *(row(3 + n, tp.EXIT, reason) for n in range(5)),
         row(9, tp.EXIT, 1),
-        row(10, tp.NOT_PRESENT, TOKEN, PAGE),
         row(11, tp.READY, TOKEN, PAGE),
     )
-    assert (hlts["hlts"], exits["exit_ts"]) == (5, 9)
+    assert waited["hlts"] == 5
 
 
 def test_no_exit_seen_reads_as_long_ago(engine: ModuleType) -> None:
@@ -107,9 +115,10 @@ def test_no_exit_seen_reads_as_long_ago(engine: ModuleType) -> None:
 
 
 def test_time_is_booked_by_what_the_thread_did(engine: ModuleType) -> None:
-    anchor = anchors(
+    (waited,) = spent(
         engine,
-        row(0, tp.ENTRY),
+        row(-50, tp.NOT_PRESENT, TOKEN, PAGE),
+        row(0, tp.COMPLETED, PAGE, tid=WORKER, cpu=1),
         switch(100, VCPU, HOG),  # preempted
         switch(130, HOG, VCPU),
         switch(150, VCPU, HOG, tp.TASK_UNINTERRUPTIBLE),
@@ -119,21 +128,24 @@ def test_time_is_booked_by_what_the_thread_did(engine: ModuleType) -> None:
         row(260, tp.WAKING, VCPU, tid=HOG),
         switch(265, HOG, VCPU),
         row(300, tp.READY, TOKEN, PAGE),
-    )[-1]
-    told = {name: anchor[name] for name in ("ran", "waited", "slept", "blocked")}
+    )
+    told = {name: waited[name] for name in readings.SHARES}
     assert told == {"ran": 100 + 20 + 10 + 35, "waited": 30 + 10 + 5, "slept": 50, "blocked": 40}
-    assert sum(told.values()) == 300
+    assert (waited["a"], waited["tid"], waited["ends"]) == (0, VCPU, (300, tp.READY))
 
 
 def test_the_thread_that_had_the_cpu_for_the_longest_wait_is_named(engine: ModuleType) -> None:
-    first, second = anchors(
+    first, second = spent(
         engine,
+        row(-2, tp.NOT_PRESENT, TOKEN, PAGE),
+        row(-1, tp.COMPLETED, PAGE, tid=HOG, cpu=1),
         switch(0, VCPU, HOG),
         switch(10, HOG, VCPU),
         switch(20, VCPU, WORKER),
         switch(90, WORKER, VCPU),
         row(100, tp.READY, TOKEN, PAGE),
-        row(110, tp.READY, TOKEN, PAGE),
+        row(101, tp.ACCEPT, VECTOR),
+        row(110, tp.INJ_VIRQ, VECTOR),
     )
     assert (first["hog"], second["hog"]) == (WORKER, 0)
 
@@ -228,25 +240,66 @@ def test_vectors_are_learned_from_the_write_of_int(engine: ModuleType) -> None:
     assert found[-1]["virqs"] == 4
 
 
-def test_completed_reads_every_vcpu_that_waits_for_the_page(engine: ModuleType) -> None:
+def test_vcpus_that_wait_for_one_page_are_served_in_order(engine: ModuleType) -> None:
     rows = [
         row(1, tp.ENTRY),
         row(2, tp.NOT_PRESENT, 0x1000, PAGE),
         row(3, tp.NOT_PRESENT, 0x1001, PAGE, tid=OTHER_VCPU),
-        row(4, tp.COMPLETED, PAGE, 0x7F0000, tid=WORKER),
-        row(5, tp.READY, 0x1000, PAGE),
-        row(6, tp.COMPLETED, PAGE, 0x7F0000, tid=WORKER),
-        row(7, tp.READY, 0x1001, PAGE, tid=OTHER_VCPU),
-        row(8, tp.COMPLETED, PAGE, 0x7F0000, tid=WORKER),
+        row(14, tp.COMPLETED, PAGE, 0x7F0000, tid=WORKER),
+        row(26, tp.COMPLETED, PAGE, 0x7F0000, tid=HOG),
+        row(38, tp.READY, 0x1000, PAGE),
+        row(40, tp.READY, 0x1001, PAGE, tid=OTHER_VCPU),
+        row(52, tp.COMPLETED, PAGE, 0x7F0000, tid=WORKER),
     ]
-    done = [(a["ts"], a["kind"], a["tid"], a["c"]) for a in anchors(engine, *rows) if a["ts"] in (4, 6, 8)]
-    assert done == [
-        (4, tp.COMPLETED, WORKER, -1),
-        (4, tp.READING, VCPU, 0),
-        (4, tp.READING, OTHER_VCPU, 0),
-        (6, tp.COMPLETED, WORKER, 1),
-        (8, tp.COMPLETED, WORKER, -1),
+    done = [(a["ts"], a["c"]) for a in anchors(engine, *rows) if a["kind"] == tp.COMPLETED]
+    assert done == [(14, -1), (26, -1), (52, -1)]
+    waits = [(a["tid"], a["a"], a["ends"][0]) for a in spent(engine, *rows) if a["tid"] != WORKER]
+    assert waits == [(VCPU, 14, 38), (OTHER_VCPU, 26, 40)]
+
+
+def test_a_phase_is_told_only_if_it_lasted_and_of_one_that_holds_the_slot_a_tenth(engine: ModuleType) -> None:
+    def phases(*ends: int) -> list[int]:
+        done, ready, injected, acked = ends
+        rows = [
+            row(0, tp.NOT_PRESENT, TOKEN, PAGE),
+            row(done, tp.COMPLETED, PAGE, tid=WORKER),
+            row(ready, tp.READY, TOKEN, PAGE),
+            row(ready, tp.ACCEPT, VECTOR),
+            row(injected, tp.INJ_VIRQ, VECTOR),
+            row(acked, tp.MSR, 1, tp.MSR_ACK),
+        ]
+        return [a["ends"][1] for a in spent(engine, *rows, lasting=100)]
+
+    assert phases(10, 109, 118, 127) == []
+    assert phases(10, 110, 119, 129) == [tp.READY, tp.MSR]
+    assert phases(10, 20, 30, 39) == [tp.INJ_VIRQ]
+
+
+def test_a_vector_injected_again_begins_no_handler(engine: ModuleType) -> None:
+    rows = [
+        row(10, tp.ACCEPT, VECTOR),
+        row(20, tp.INJ_VIRQ, VECTOR),
+        row(30, tp.INJ_VIRQ, VECTOR),
+        row(50, tp.MSR, 1, tp.MSR_ACK),
     ]
+    assert [(a["a"], a["ts"]) for a in spent(engine, *rows)] == [(10, 20), (20, 50)]
+
+
+def test_a_completed_life_without_a_ready_keeps_its_counts(engine: ModuleType) -> None:
+    rows = [
+        row(1, tp.ENTRY),
+        row(2, tp.NOT_PRESENT, 0x1000, PAGE),
+        row(3, tp.NOT_PRESENT, 0x2000, 2 * PAGE),
+        row(4, tp.NOT_PRESENT, 0x3000, 3 * PAGE),
+        row(5, tp.EXIT, 0x78),
+        row(6, tp.COMPLETED, PAGE, tid=WORKER),
+        row(7, tp.ENTRY),
+        row(8, tp.EXIT, 0x78),
+        row(9, tp.COMPLETED, 3 * PAGE, tid=WORKER),
+        row(10, tp.READY, 0x3000, 3 * PAGE),
+    ]
+    (left,) = [a for a in anchors(engine, *rows) if a["kind"] == tp.UNANSWERED]
+    assert (left["ts"], left["tid"], left["a"], left["b"], left["hlts"]) == (6, VCPU, 0, 1, 1)
 
 
 def test_a_new_life_of_the_page_takes_the_place_of_the_old(engine: ModuleType) -> None:
@@ -258,33 +311,34 @@ def test_a_new_life_of_the_page_takes_the_place_of_the_old(engine: ModuleType) -
     assert [a["c"] for a in anchors(engine, *rows) if a["kind"] == tp.COMPLETED] == [1]
 
 
-def test_completed_carries_the_reading_of_the_only_vcpu_that_waits(engine: ModuleType) -> None:
+def test_completed_names_the_only_vcpu_that_waits(engine: ModuleType) -> None:
     rows = [
-        row(0, tp.ENTRY),
         row(10, tp.NOT_PRESENT, TOKEN, PAGE),
-        switch(20, VCPU, HOG, 1),
         row(50, tp.COMPLETED, PAGE, 0x7F0000, tid=WORKER),
+        row(60, tp.COMPLETED, 2 * PAGE, 0x7F0000, tid=WORKER),
     ]
-    done = anchors(engine, *rows)[-1]
-    told = [done[f"vcpu_{name}"] for name in ("tid", "entries", "hlts", *readings.SHARES)]
-    assert told == [VCPU, 1, 0, 20, 0, 30, 0]
+    done = [(a["c"], a["vcpu_tid"]) for a in anchors(engine, *rows) if a["kind"] == tp.COMPLETED]
+    assert done == [(0, VCPU), (-1, -1)]
 
 
-def test_completed_carries_what_the_worker_did_since_the_one_before(engine: ModuleType) -> None:
+def test_of_a_worker_is_told_what_it_did_since_its_completed_before(engine: ModuleType) -> None:
     rows = [
+        row(-9, tp.NOT_PRESENT, TOKEN, PAGE),
         row(0, tp.COMPLETED, PAGE, 0x7F0000, tid=WORKER),
+        row(5, tp.NOT_PRESENT, TOKEN + 0x1000, 2 * PAGE),
         switch(10, WORKER, HOG, tp.TASK_UNINTERRUPTIBLE),
         switch(40, HOG, WORKER),
-        row(45, tp.COMPLETED, PAGE, 0x7F0000, tid=WORKER),
+        row(45, tp.COMPLETED, 2 * PAGE, 0x7F0000, tid=WORKER),
     ]
-    told = [[a[f"work_{name}"] for name in readings.SHARES] for a in anchors(engine, *rows)]
-    assert told == [[-1] * 4, [15, 0, 0, 30]]
+    (work,) = spent(engine, *rows)
+    assert [work[name] for name in readings.SHARES] == [15, 0, 0, 30]
+    assert spent(engine, *rows, lasting=41) == []
 
 
 def test_rows_of_lives_count_on_over_batches(engine: ModuleType) -> None:
     first = [row(1, tp.SIGNAL, 7), row(2, tp.NOT_PRESENT, TOKEN, PAGE)]
-    (done,) = taken(fed(engine, [first, [row(3, tp.COMPLETED, PAGE, 0x7F0000, tid=WORKER)]]))[2:]
-    assert done["c"] == 1
+    found = taken(fed(engine, [first, [row(3, tp.COMPLETED, PAGE, 0x7F0000, tid=WORKER)]]))
+    assert [a["c"] for a in found if a["kind"] == tp.COMPLETED] == [1]
 
 
 def test_a_try_stands_beside_what_it_became(engine: ModuleType) -> None:

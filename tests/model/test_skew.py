@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import polars as pl
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from apftrace.model.skew import acks_across_cpus
 from tests.builders.story import ACK, ANSWER, MSR_ACK, Story
 from tests.model.support import LATER, MS, US, analyse, calm, found, life, rules, total
 
@@ -83,41 +79,3 @@ def test_found_a_lost_wakeup_is_not_repaired_by_such_an_ack() -> None:
     analysis = analyse(goes_on(story))
     assert [f["token"] for f in found(analysis, "lost-wakeup")] == [lost]
     assert life(analysis, token)["outcome"] == "answered"
-
-
-TIMES = st.lists(st.tuples(st.integers(0, 40), st.integers(0, 1)), max_size=12)
-"""Instants in ms, and CPUs."""
-
-
-@settings(max_examples=300, deadline=None)
-@given(TIMES, TIMES)
-def test_whatever_the_stamps_no_delivery_has_two_acks(
-    ready: list[tuple[int, int]], acked: list[tuple[int, int]]
-) -> None:
-    starts = [at * MS for at, _ in sorted(ready)]
-    delivered = pl.DataFrame(
-        {"seq": range(100, 100 + len(starts)), "cpu": [c for _, c in sorted(ready)], "tid": 1, "start": starts},
-        schema={"seq": pl.Int64, "cpu": pl.Int32, "tid": pl.Int32, "start": pl.Int64},
-    )  # fmt: skip
-    before = [
-        max((n for n, start in enumerate(starts) if start < at * MS), default=None) for at, _ in sorted(acked)
-    ]
-    matched = pl.DataFrame(
-        {
-            "seq": range(len(acked)),
-            "cpu": [c for _, c in sorted(acked)],
-            "tid": 1,
-            "acked": [at * MS for at, _ in sorted(acked)],
-            "delivery": [None if n is None else 100 + n for n in before],
-            "extra": [n is None or n in before[:k] for k, n in enumerate(before)],
-        },
-        schema={
-            "seq": pl.Int64, "cpu": pl.Int32, "tid": pl.Int32, "acked": pl.Int64, "delivery": pl.Int64,
-            "extra": pl.Boolean,
-        },
-    ).with_columns(pl.col("acked").alias("ts"))  # fmt: skip
-    after = acks_across_cpus(delivered, matched)
-    own = after.filter(~pl.col("extra"))["delivery"]
-    assert own.null_count() == 0
-    assert own.is_unique().all()
-    assert after["extra"].sum() <= matched["extra"].sum()

@@ -66,15 +66,20 @@ def test_any_course_reads_as_a_plain_search_does(
             waiting.begin(slot, life, token, gva)
             plain.begin(slot, life, token, gva)
         else:
-            assert waiting.answer(slot, token, gva) == plain.answer(slot, token, gva)
+            at = waiting.answer(slot, token, gva)
+            assert (waiting.life[at] if at >= 0 else -1) == plain.answer(slot, token, gva)
+        assert sorted(waiting.life[at] for at in waiting.all()) == sorted(entry[1] for entry in plain.lives)
         for page in PAGES:
             assert of_page(waiting, page) == plain.of_page(page)
 
 
 def test_more_lives_than_there_is_room_for_at_first(waiting_engine: ModuleType) -> None:
-    waiting = waiting_engine.Waiting()
+    waiting = waiting_engine.Waiting(2)
     for life in range(5000):
-        waiting.begin(life % 7, life, life, life << 12)
+        at = waiting.begin(life % 7, life, life, life << 12)
+        waiting.kept[2 * at] = life
     assert of_page(waiting, 4321 << 12) == [(4321 % 7, 4321)]
-    assert [waiting.answer(life % 7, life, life << 12) for life in range(5000)] == list(range(5000))
+    answered = [waiting.answer(life % 7, life, life << 12) for life in range(5000)]
+    assert [waiting.life[at] for at in answered] == list(range(5000))
+    assert [waiting.kept[2 * at] for at in answered] == list(range(5000))
     assert all(waiting.first(life << 12) == -1 for life in range(5000))

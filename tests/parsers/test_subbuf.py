@@ -346,7 +346,7 @@ def test_the_source_runs_without_cython(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setitem(sys.modules, "cython", None)
     plain = interpreted("subbuf")
     assert not plain.COMPILED
-    assert plain.cython.__name__ == "apftrace_parsers._uncompiled"
+    assert plain.cython.__name__ == "apftrace_parsers.uncompiled"
     layout = Layout()
     assert Found(plain, bytes(pages_of_three(layout)), layout).stamps == [
         0,

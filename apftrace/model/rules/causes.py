@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import polars as pl
+
 from apftrace.model import timeline
 from apftrace.model import tracepoints as tp
-from apftrace.model.readings import SHARES
+from apftrace.model.readings import READINGS, SHARES
 from apftrace.model.rules.base import LIKELY, POSSIBLE, PROVED, Row, duration, hexed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from apftrace.model.correlate import Case
+    from apftrace.model.recording import Recording
     from apftrace.model.timeline import Spent
 
 IRQS_OFF = "guest interrupts off"
@@ -23,22 +26,59 @@ _ASLEEP = {
     "slept": "vCPU halted or asleep in the host",
     "blocked": "vCPU in uninterruptible sleep in the host (a synchronous page-in, a lock)",
 }
-_VCPU_SPANS = {"p3": ("comp", "ready"), "p4": ("acc", "inj"), "p5": ("inj", "ack")}
-"""Readings of the vCPU thread that begin and end each phase."""
+_ENDS = {
+    "p1": "completed_seq", "p2": "completed_seq", "p12": "completed_seq",
+    "p3": "ready_seq", "p4": "inj_seq", "p5": "ack_seq",
+}  # fmt: skip
+"""The anchor that ends each phase; of P1 and P2 the worker is asked for both at once."""
+
+_BEGINS = {"p3": "completed", "p4": "accepted", "p5": "injected"}
+"""The instant at which what the vCPU thread did in a phase begins to count."""
+
+_OFF = 10
+"""What a thread did is told of a phase when it was counted from an instant that is off by no more than a tenth."""
 
 Cause = tuple[str, str]
 """The cause in one phrase, and how sure it is."""
 
 
-def cause_of(case: Case, life: Row, phase: str, holders: Mapping[object, Row]) -> tuple[str, str, int | None]:
+def with_spent(rec: Recording, lives: pl.DataFrame) -> pl.DataFrame:
+    """Add to lives what the thread concerned did in the column ``phase`` of each.
+
+    Adds ``spent_from``, ``spent_ran`` and so on for the other ``READINGS[SPENT]``; null where the phase did not
+    last, see ``phases.lasting``, or where another life's phase was counted.
+    """
+    spent = rec.kind(tp.SPENT).select(
+        (pl.col("seq") + 1).alias("ends_seq"),
+        pl.col("a").alias("spent_from"),
+        *(pl.col(c).alias(f"spent_{c}") for c in READINGS[tp.SPENT]),
+    )
+    ends, begins, lasted = (
+        pl.coalesce(pl.when(pl.col("phase") == phase).then(column) for phase, column in table.items())
+        for table in (_ENDS, _BEGINS, {phase: phase for phase in _BEGINS})
+    )
+    found = lives.with_columns(ends.alias("ends_seq")).join(
+        spent, on="ends_seq", how="left", maintain_order="left"
+    )
+    other = (_OFF * (pl.col("spent_from") - begins).abs() > lasted).fill_null(value=False)
+    return found.with_columns(pl.when(~other).then(pl.col("^spent_.*$"))).drop("ends_seq")
+
+
+def longer_half(lives: pl.DataFrame) -> pl.DataFrame:
+    """Add ``phase``, p4 or p5, whichever kept the slot longer; p4 where neither is known."""
+    p4_is = pl.col("p4").fill_null(0) >= pl.col("p5").fill_null(0)
+    return lives.with_columns(pl.when(p4_is).then(pl.lit("p4")).otherwise(pl.lit("p5")).alias("phase"))
+
+
+def cause_of(case: Case, life: Row, holders: Mapping[object, Row]) -> tuple[str, str, int | None]:
     """Return cause, confidence and the token to which the delay is charged, if it is another's.
 
     Args:
         case: the case.
-        life: row of the late life.
-        phase: the phase that was late.
-        holders: rows of the lives that held a slot, by life.
+        life: row of the late life, with the ``phase`` that was late and what was ``spent`` in it.
+        holders: rows of the lives that held a slot, by life, each with the same of its ``longer_half``.
     """
+    phase = life["phase"]
     did = case.close.get((life["life"], phase))
     if phase == "p1":
         who = _hog(case, did) if did else ""
@@ -48,7 +88,7 @@ def cause_of(case: Case, life: Row, phase: str, holders: Mapping[object, Row]) -
         return *(close or _cause_in_worker(case, life)), None
     if phase == "p3" and 2 * (life["slot_busy"] or 0) >= life["p3"] and life["blocker"] is not None:
         return _cause_in_predecessor(case, life, holders)
-    return *_cause_in_vcpu(case, life, phase), None
+    return *_cause_in_vcpu(case, life), None
 
 
 def _seen_closely(case: Case, did: Spent) -> Cause | None:
@@ -79,18 +119,18 @@ def _hog(case: Case, did: Spent) -> str:
 
 
 def _cause_in_worker(case: Case, life: Row) -> Cause:
-    if not case.rec.has(tp.SWITCH) or life["work_ran"] is None:
+    if not case.rec.has(tp.SWITCH) or life["spent_ran"] is None:
         return (
             "slow fault-in or worker queueing (record sched:sched_switch and workqueue:* to tell)",
             POSSIBLE,
         )
     # The worker's sums reach back to its previous life; no more than the phase itself can count.
-    did = {c: min(life["p12"], life[f"work_{c}"]) for c in ("ran", "waited", "blocked")}
+    did = {c: min(life["p12"], life[f"spent_{c}"]) for c in ("ran", "waited", "blocked")}
     top = _most(did)
     if top == "blocked":
         return f"slow I/O: the worker slept uninterruptibly for {duration(case, did[top])}", LIKELY
     if top == "waited":
-        who = _who(case, life["work_hog"])
+        who = _who(case, life["spent_hog"])
         return f"worker queueing: runnable but not on a CPU for {duration(case, did[top])}{who}", LIKELY
     return "slow fault-in or worker queueing", POSSIBLE
 
@@ -99,53 +139,46 @@ def _cause_in_predecessor(
     case: Case, life: Row, holders: Mapping[object, Row]
 ) -> tuple[str, str, int | None]:
     holder = holders.get(life["blocker_life"])
-    why = _why_held(case, holder) if holder else "not ACKed"
-    held = duration(case, life["slot_busy"])
-    return f"slot held {held} by predecessor {hexed(life['blocker'])}: {why}", PROVED, life["blocker"]
+    held, token = duration(case, life["slot_busy"]), hexed(life["blocker"])
+    if holder and holder[holder["phase"]] is not None and not _lasted(case, holder):
+        return f"slot held {held} by several predecessors, longest by {token}", PROVED, life["blocker"]
+    why = _cause_in_vcpu(case, holder)[0] if holder and holder[holder["phase"]] is not None else "not ACKed"
+    return f"slot held {held} by predecessor {token}: {why}", PROVED, life["blocker"]
 
 
-def _why_held(case: Case, holder: Row) -> str:
-    if holder["p4"] is None and holder["p5"] is None:
-        return "not ACKed"
-    phase = "p4" if (holder["p4"] or 0) >= (holder["p5"] or 0) else "p5"
-    return _cause_in_vcpu(case, holder, phase)[0]
+def _lasted(case: Case, holder: Row) -> bool:
+    """Say whether a phase of a slot's holder was long enough to be asked for its cause."""
+    return holder["spent_ran"] is not None or holder[holder["phase"]] > case.late_after[holder["phase"]]
 
 
-def _cause_in_vcpu(case: Case, life: Row, phase: str) -> Cause:
-    start, stop = _VCPU_SPANS[phase]
-    did = _shares(life, start, stop) if case.rec.has(tp.SWITCH) else {}
+def _cause_in_vcpu(case: Case, life: Row) -> Cause:
+    phase = life["phase"]
+    did = {c: life[f"spent_{c}"] or 0 for c in SHARES} if case.rec.has(tp.SWITCH) else {}
     top = _most(did)
     if top == "waited":
         close = case.close.get((life["life"], phase))
-        who = _who(case, life[f"{stop}_hog"]) or (_hog(case, close) if close else "")
+        who = _who(case, life["spent_hog"]) or (_hog(case, close) if close else "")
         return f"vCPU not scheduled: runnable but not on a CPU for {duration(case, did[top])}{who}", LIKELY
     if top in _ASLEEP:
         return f"{_ASLEEP[top]} for {duration(case, did[top])}", LIKELY
-    return _cause_while_running(case, life, phase, ran=top == "ran")
+    return _cause_while_running(case, life, ran=top == "ran")
 
 
-def _cause_while_running(case: Case, life: Row, phase: str, *, ran: bool) -> Cause:
+def _cause_while_running(case: Case, life: Row, *, ran: bool) -> Cause:
+    phase = life["phase"]
     if phase == "p3":
         return (
             "vCPU on a CPU, ready not handed over" if ran else "unknown (record sched:sched_switch)"
         ), POSSIBLE
-    start, stop = _VCPU_SPANS[phase]
-    if not case.rec.has(tp.ENTRY, tp.EXIT) or life[f"{start}_guest"] is None or life[f"{stop}_guest"] is None:
-        return "unknown (record kvm:kvm_entry and kvm:kvm_exit)", POSSIBLE
     # What counts is the time inside the guest, not that the vCPU thread was on a CPU.
-    inside = life[f"{stop}_guest"] - life[f"{start}_guest"]
+    inside = life["spent_guest"]
+    if not case.rec.has(tp.ENTRY, tp.EXIT) or inside is None:
+        return "unknown (record kvm:kvm_entry and kvm:kvm_exit)", POSSIBLE
     if inside < MOSTLY * life[phase]:
         return f"vCPU busy in the host: only {duration(case, inside)} inside the guest", LIKELY
     if phase == "p5":
         return "slow guest handler", LIKELY
     return IRQS_OFF, LIKELY
-
-
-def _shares(life: Row, start: str, stop: str) -> dict[str, int]:
-    """Return what the vCPU thread did between two readings, in ns: ran, waited, slept, blocked."""
-    if life[f"{start}_ran"] is None or life[f"{stop}_ran"] is None:
-        return {}
-    return {c: max(0, life[f"{stop}_{c}"] - life[f"{start}_{c}"]) for c in SHARES}
 
 
 def _most(did: Mapping[str, int]) -> str | None:

@@ -21,6 +21,7 @@ from apftrace.model.rules.base import (
     hexed,
     rows,
 )
+from apftrace.model.rules.causes import with_spent
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -102,10 +103,11 @@ def _legacy_protocol(case: Case) -> Iterable[Finding]:
 
 
 def _vcpu_spin(case: Case) -> Iterable[Finding]:
+    lives = with_spent(case.rec, case.lives.with_columns(pl.lit("p3").alias("phase")))
     waits = (
-        by_thread(case.lives, case.threads.select("tid", pl.col("hlts").alias("hlts_end")))
+        by_thread(lives, case.threads.select("tid", pl.col("hlts").alias("hlts_end")))
         .with_columns(
-            (pl.coalesce("ready_hlts", "hlts_end") - pl.col("comp_hlts")).alias("halts"),
+            pl.coalesce("spent_hlts", pl.col("hlts_end") - pl.col("comp_hlts")).alias("halts"),
             (pl.coalesce("ready", "last_run") - pl.col("completed")).alias("span"),
         )
         .filter(

@@ -17,7 +17,7 @@ from apftrace.model.rules.base import (
     hexed,
     rows,
 )
-from apftrace.model.rules.causes import cause_of
+from apftrace.model.rules.causes import cause_of, longer_half, with_spent
 from apftrace.model.rules.guest_causes import GUEST_PHASES, cause_in_guest, seen_in_guest
 
 if TYPE_CHECKING:
@@ -41,33 +41,29 @@ _NAME = {"p12": "P1+P2"}
 
 
 def late_lives(case: Case) -> pl.DataFrame:
-    """Return the answered lives of which a phase was late, the latest first, with ``excess`` over its threshold."""
-    lives = case.lives
-    excess = [
-        pl.when(pl.col(p) > case.late_after[p]).then(pl.col(p) - case.late_after[p]).otherwise(0).fill_null(0)
-        for p in _phases(case)
-    ]
-    beyond = lives.select(
-        pl.when(pl.col("outcome") == "answered").then(pl.max_horizontal(excess)).otherwise(0).alias("excess")
-    )["excess"]
-    late = lives.filter(beyond > 0).with_columns(beyond.filter(beyond > 0))
+    """Return the answered lives of which a phase was late, the latest first.
+
+    ``phase`` is the one that was the most over its threshold, by ``excess``.
+    """
+    over = {p: pl.col(p).fill_null(0) - case.late_after[p] for p in _phases(case)}
+    excess = pl.max_horizontal(over.values())
+    late = case.lives.filter((pl.col("outcome") == "answered") & (excess > 0)).with_columns(
+        excess.alias("excess"),
+        pl.coalesce(pl.when(this == excess).then(pl.lit(p)) for p, this in over.items()).alias("phase"),
+    )
     return late.sort("excess", "life", descending=[True, False])
 
 
 def _late_wakeup(case: Case) -> Iterable[Finding]:
-    lives, phases, late = case.lives, _phases(case), late_lives(case)
-    by_life = {
-        r["life"]: r
-        for r in rows(
-            lives.filter(pl.col("life").is_in(late["blocker_life"].drop_nulls().unique().implode()))
-        )
-    }
+    late = with_spent(case.rec, late_lives(case))
+    holders = case.lives.filter(pl.col("life").is_in(late["blocker_life"].drop_nulls().unique().implode()))
+    by_life = {r["life"]: r for r in rows(with_spent(case.rec, longer_half(holders)))}
     for life in rows(late):
-        phase = max(phases, key=lambda p: (life[p] or 0) - case.late_after[p])
+        phase = life["phase"]
         if phase in GUEST_PHASES:
             (cause, confidence), blocker = cause_in_guest(case, life, phase), None
         else:
-            cause, confidence, blocker = cause_of(case, life, phase, by_life)
+            cause, confidence, blocker = cause_of(case, life, by_life)
         found = about(
             life,
             severity=WARNING,
