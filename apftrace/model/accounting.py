@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from apftrace.model import tracepoints as tp
+from apftrace.model.switched_on import hits
 from apftrace.schema import ACCOUNTING
 
 if TYPE_CHECKING:
@@ -97,10 +98,14 @@ def _count(frame: pl.DataFrame, *, name: str, where: pl.Expr) -> pl.DataFrame:
 
 
 def _broken(rec: Recording, row: dict[str, int | None], n_vcpus: int) -> list[str]:
-    """Return the identities that do not hold in one row, with their numbers."""
+    """Return the identities that do not hold in one row, with their numbers.
+
+    Each compares sums that are counted apart: hits of different tracepoints, lives by their outcome, and in the
+    total what the parser counted in the file with what the model made of it.
+    """
     n = {c: int(row[c] or 0) for c in _COUNTS}
     allowed = 1 if row["tid"] is not None else n_vcpus
-    out = []
+    out = _unread(rec, n) if row["tid"] is None else []
     # The record may begin and end inside a fault: a try cut off at the end, a not_present whose try is missing.
     tried = n["try"] - n["cut"] + n["headless"] + n["headless_repeated"]
     if rec.has(tp.TRY, tp.REPEATED) and tried != n["not_present"] + n["repeated"] + n["refused"]:
@@ -113,6 +118,28 @@ def _broken(rec: Recording, row: dict[str, int | None], n_vcpus: int) -> list[st
             f"ready {n['ready']} != answered {n['answered'] + n['lost_told']} + left_truncated {n['left_truncated']} "
             f"+ stray {n['stray']} - repaired {n['repaired']}"
         )
+    closed = n["ready"] - n["left_truncated"] - n["stray"] + n["repaired"]
+    still = n["in_flight"] + n["undecided"] + n["lost"] - n["lost_told"]
+    if n["not_present"] != closed + n["cancelled"] + still:
+        out.append(
+            f"not_present {n['not_present']} != ready {closed} (without stray and left_truncated, with repaired) + "
+            f"cancelled {n['cancelled']} + open {still}"
+        )
     if rec.has(tp.ACCEPT, tp.MSR) and abs(n["delivered"] - n["acks"]) > allowed:
         out.append(f"delivered {n['delivered']} != acks {n['acks']} within {allowed}")
     return out
+
+
+def _unread(rec: Recording, n: dict[str, int]) -> list[str]:
+    """Return the tracepoints of which the file holds more or fewer records than the model counted."""
+    found = {
+        tp.TRY: n["try"],
+        tp.REPEATED: n["repeated"],
+        tp.NOT_PRESENT: n["not_present"],
+        tp.READY: n["ready"] + n["wake_all"],
+    }
+    return [
+        f"{tp.NAMES[kind]} {counted} != {hits(rec, kind)} in the trace"
+        for kind, counted in found.items()
+        if counted != hits(rec, kind)
+    ]

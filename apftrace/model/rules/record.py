@@ -70,8 +70,13 @@ def _events_lost(case: Case) -> Iterable[Finding]:
 
 def _unbalanced(case: Case) -> Iterable[Finding]:
     lossy = bool(case.rec.losses)
-    for row in rows(case.accounting.filter(~pl.col("balanced") & pl.col("tid").is_not_null())):
-        for identity in row["broken"]:
+    of_vcpus = {
+        text for broken in case.accounting.filter(pl.col("tid").is_not_null())["broken"] for text in broken
+    }
+    for row in rows(case.accounting.filter(~pl.col("balanced"))):
+        whole = row["tid"] is None
+        # A vCPU's own sum tells more than the total that it spoils.
+        for identity in row["broken"] if not (whole and of_vcpus) else []:
             yield {
                 "severity": INFO if lossy else WARNING,
                 "confidence": POSSIBLE if lossy else PROVED,
@@ -79,7 +84,7 @@ def _unbalanced(case: Case) -> Iterable[Finding]:
                 "ts": case.rec.first_ns,
                 "end": case.rec.last_ns,
                 "cause": "records were lost" if lossy else None,
-                "message": f"sums of this vCPU do not balance: {identity}",
+                "message": f"sums of {'all vCPUs' if whole else 'this vCPU'} do not balance: {identity}",
                 "seqs": [],
                 "not_ruled_out": ["a record that the trace does not hold"],
             }
@@ -107,9 +112,10 @@ UNBALANCED = Rule(
     ),
     title="Sums do not balance",
     means="Some event is missing or one too many; no verdict rests on it alone.",
-    shown_by="try = not_present + repeated + refused; readies = answered + left-truncated + stray - repaired; "
-    "delivered = ACKs, give or take one a vCPU.",
-    look_alikes="Lost records.",
+    shown_by="Per vCPU and in total: try = not_present + repeated + refused; not_present = readies that answer one "
+    "(traced or implied) + cancelled + in flight + undecided + lost; readies = answered + left-truncated + stray - "
+    "repaired; delivered = ACKs, give or take one a vCPU. In total also: as many of each as the file holds.",
+    look_alikes="Lost records; a record that begins or ends inside a fault, which is allowed for.",
     needs=(tp.NOT_PRESENT, tp.READY),
     find=_unbalanced,
 )
