@@ -119,6 +119,7 @@ LOST_INTERRUPT = Rule(
     look_alikes="APICv or AVIC, where no injection is traced; guest interrupts off, where nothing else is injected.",
     needs=(tp.READY, tp.ACCEPT, tp.INJ_VIRQ, tp.MSR, tp.ENTRY),
     helps=(tp.EXIT, tp.APICV_ACCEPT),
+    remedy="Look whether the guest's local APIC is enabled: kvm_apic_accept_irq is traced even where it is not.",
     bugs=("2f15d027c05f: KVM: x86: Properly handle APF vs disabled LAPIC situation",),
     find=_lost_interrupt,
 )
@@ -128,11 +129,18 @@ MISSING_ACK = Rule(
     title="No ACK",
     means="KVM hands nothing more to this vCPU: all its later faults pile up, completed but not ready.",
     shown_by="A delivered ready, its interrupt injected, no write of MSR 4b564d07 and no later delivery, while the "
-    "vCPU enters the guest again and again.",
+    "vCPU enters the guest again and again and takes other interrupts or faults, which it could not with interrupts "
+    "off. Where interrupts are posted (APICv, AVIC) the accept has to do, which is weaker.",
     look_alikes="An ACK that is late (interrupts off, vCPU not scheduled); kvm_msr filtered while recording.",
     needs=(tp.READY, tp.MSR, tp.ENTRY),
     helps=(tp.ACCEPT, tp.INJ_VIRQ, tp.EXIT),
-    bugs=("firecracker issue 5322: guest stops in its handler after a list was poisoned",),
+    remedy="Look at the guest's console, and trace __sysvec_kvm_asyncpf_interrupt there: did its handler begin?",
+    bugs=(
+        "firecracker issue 5322: guest stops in its handler after a list was poisoned",
+        "95cc9e7cf03d: a guest without it frees a stack node, after which its handler may stop",
+        "x86/kvm: Alloc dummy async #PF token outside of raw spinlock (5.19): on PREEMPT_RT the handler spun for ever",
+        "nested, open: an L1 panics with Host injected async #PF in kernel mode, before its ACK",
+    ),
     find=_missing_ack,
 )
 LOST_WORK = Rule(
@@ -142,9 +150,11 @@ LOST_WORK = Rule(
     means="The page is not even asked for.",
     shown_by="workqueue_queue_work of async_pf_execute without workqueue_execute_start, while at least three items "
     "queued later on that CPU started.",
-    look_alikes="A starved pool, which starts nothing else either.",
+    look_alikes="A starved pool, which starts nothing else either; work that was cancelled with its queue (EN=0, "
+    "reset), which never starts and never completes.",
     needs=(tp.NOT_PRESENT, tp.QUEUE_WORK, tp.EXECUTE_START),
     helps=(tp.SWITCH,),
+    remedy="Record workqueue:* and sched:* on all CPUs; sysrq-t shows what the workers of the pool events do.",
     find=_lost_work,
 )
 

@@ -214,7 +214,11 @@ VM_STOPPED = Rule(
     look_alikes="A guest that idles; a VM that ended; data of its CPUs that end early.",
     needs=(tp.NOT_PRESENT, tp.READY),
     helps=(tp.ENTRY, tp.SWITCH, tp.USERSPACE_EXIT),
-    remedy="After a migration look on the destination: outstanding faults do not travel, a wake-all there ends them.",
+    remedy="After a migration look on the destination: outstanding faults do not travel, a wake-all there ends them. "
+    "Only halt-form faults there mean that EN was not restored.",
+    bugs=(
+        "QEMU d831de177218: failed to set MSR 0x4b564d02 on restore, so that async page faults stayed off",
+    ),
     find=_vm_stopped,
     times=True,
 )

@@ -196,6 +196,7 @@ STORM_RULE = Rule(
     shown_by=f"More than {STORM} kvm_async_pf_repeated_fault on one gfn within one life.",
     look_alikes="The normal halt form: one repeated fault for each interrupt that wakes the vCPU.",
     needs=(tp.REPEATED, tp.NOT_PRESENT),
+    remedy="Look at the life's phases for why the page takes so long, and at what interrupts the halted vCPU gets.",
     find=_repeated_fault_storm,
 )
 

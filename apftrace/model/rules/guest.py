@@ -161,6 +161,12 @@ LEGACY = Rule(
     look_alikes="A trace without kvm_apic_accept_irq.",
     needs=(tp.MSR,),
     helps=(tp.INJ_EXCEPTION, tp.ACCEPT),
+    remedy="Host 5.8 and guest 5.9 or later, or no-kvmapf in the guest.",
+    bugs=(
+        "2a18b7e7cd88: older hosts inject ready for a not_present that was never injected; the guest leaks a node "
+        "(bugzilla 208081)",
+        "9a6e7c39810e: ready and not_present injected together made a double fault",
+    ),
     find=_legacy_protocol,
 )
 VCPU_SPIN = Rule(
@@ -169,9 +175,14 @@ VCPU_SPIN = Rule(
     title="vCPU spins on HLT",
     means="The vCPU burns a whole host CPU while it has nothing to run.",
     shown_by=f"More than {SPIN_PER_S} hlt exits a second while a completed life waits.",
-    look_alikes="Halt polling; HLT exits disabled.",
+    look_alikes="Halt polling, which kvm_vcpu_wakeup and kvm_halt_poll_ns tell; HLT exits disabled; a guest that "
+    "really has work after each HLT.",
     needs=(tp.EXIT, tp.COMPLETED, tp.NOT_PRESENT),
-    bugs=("2f15d027c05f: KVM: x86: Properly handle APF vs disabled LAPIC situation",),
+    remedy="Look whether the guest's local APIC is enabled, and whether the delivery before was ACKed.",
+    bugs=(
+        "2f15d027c05f: KVM: x86: Properly handle APF vs disabled LAPIC situation",
+        "cloud-hypervisor issue 2277, firecracker issue 3043: a vCPU at 100 %, a million exits a second",
+    ),
     find=_vcpu_spin,
     times=True,
 )

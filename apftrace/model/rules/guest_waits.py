@@ -237,7 +237,10 @@ LOST_IN_GUEST = Rule(
     guest=("wait", "wake"),
     find=_lost_in_guest,
     remedy="Look at the guest's hash of sleepers: kvm_async_pf_task_wake, duplicate tokens, a corrupted list.",
-    bugs=("95cc9e7cf03d: x86/kvm: Avoid freeing stack-allocated node in kvm_async_pf_queue_task",),
+    bugs=(
+        "95cc9e7cf03d: x86/kvm: Avoid freeing stack-allocated node in kvm_async_pf_queue_task",
+        "9bc1f09f6fa7: nested: the token went to L2, and the task in L1 waits for ever",
+    ),
     times=True,
 )
 

@@ -217,7 +217,7 @@ LOST_WAKEUP = Rule(
     "that the host has the fixes below.",
     bugs=(
         "ab4e41eb9fab: done queue cleared when CR0.PG was disabled, for example on SMI",
-        "68c35f89d016: race on pageready_pending in kvm_arch_async_page_present_queued",
+        "68c35f89d016: race on pageready_pending in kvm_arch_async_page_present_queued: late until an unrelated exit",
         "a4fa16353108: completion did not wake a halted vCPU",
     ),
     find=_lost_wakeup,

@@ -138,9 +138,12 @@ REFAULT_LOOP = Rule(
     means="The task makes no progress: each retry faults again.",
     shown_by=f"{LOOP_LIVES} or more lives of one gfn in a row on a vCPU, fast ones, each begun at once after the "
     "ready of the one before.",
-    look_alikes="Memory thrash, where the page is reclaimed between the lives; that takes longer.",
+    look_alikes="Memory thrash, where the page is reclaimed between the lives; that takes longer. Endless "
+    "kvm_page_fault on one gfn without any try is no async page fault at all: a host without ba6e3fe25543.",
     needs=(tp.NOT_PRESENT, tp.READY, tp.COMPLETED),
     helps=(tp.PAGE_FAULT, tp.TRY),
+    remedy="Look at what backs the page: a truncated file, a failing device. A return probe on "
+    "get_user_pages_remote shows the error that KVM ignores; kvm_unmap_hva_range between the lives shows reclaim.",
     bugs=(
         "GUP errors are ignored: a truncated file behind the page faults for ever (KVM_FEATURE_ASYNC_PF_ERROR, 2020)",
     ),
@@ -171,6 +174,7 @@ FATAL_FAULT = Rule(
     look_alikes="MMIO and read-only memslot exits.",
     needs=(tp.USERSPACE_EXIT,),
     helps=(tp.PAGE_FAULT,),
+    remedy="The VMM's log, and what backs the page: a hole in the memslot, a file that shrank, memory that failed.",
     find=_fatal_fault,
 )
 

@@ -161,8 +161,8 @@ SPURIOUS_READY = Rule(
     "before it and no record was lost.",
     look_alikes="A fault begun before the trace (left-truncated), a lost not_present record, a broadcast.",
     needs=(tp.NOT_PRESENT, tp.READY),
-    remedy="Compare with a second capture; check the VMM's restore path.",
-    bugs=("bugzilla 208081: legacy hosts inject ready for a not_present that was never injected",),
+    remedy="Compare with a second capture; check the VMM's restore path: tokens of before a snapshot mean nothing "
+    "after it.",
     find=_spurious_ready,
 )
 DUPLICATE_READY = Rule(
@@ -171,8 +171,9 @@ DUPLICATE_READY = Rule(
     title="Two readies for one fault",
     means="The second wake finds no waiter; a later fault with this token returns at once.",
     shown_by="Two kvm_async_pf_ready of one token and page with no not_present between them.",
-    look_alikes="Token wrap after 2^20 faults; a restored VM; a lost not_present record.",
+    look_alikes="Token wrap after 2^20 faults; a restored VM, whose tokens begin anew; a lost not_present record.",
     needs=(tp.NOT_PRESENT, tp.READY),
+    remedy="Guest kernel with the fix below. Probe kvm_arch_async_page_present to see who hands the token over twice.",
     bugs=("95cc9e7cf03d: a duplicate token made the guest free a stack node",),
     find=_duplicate_ready,
 )
@@ -199,7 +200,10 @@ WRONG_VECTOR = Rule(
     needs=(tp.READY, tp.ACCEPT),
     helps=(tp.INJ_EXCEPTION, tp.MSR),
     remedy="The VMM must restore MSR_KVM_ASYNC_PF_INT before MSR_KVM_ASYNC_PF_EN.",
-    bugs=("firecracker 889b06807: ASYNC_PF_INT was not saved in snapshots (issue 3020)",),
+    bugs=(
+        "firecracker 889b06807: ASYNC_PF_INT was not saved in snapshots (issue 3020)",
+        "QEMU, review of 2020: EN was restored before INT (failed to set MSR 0x4b564d02)",
+    ),
     find=_wrong_vector,
 )
 

@@ -117,6 +117,8 @@ UNBALANCED = Rule(
     "repaired; delivered = ACKs, give or take one a vCPU. In total also: as many of each as the file holds.",
     look_alikes="Lost records; a record that begins or ends inside a fault, which is allowed for.",
     needs=(tp.NOT_PRESENT, tp.READY),
+    helps=(tp.TRY, tp.REPEATED, tp.ACCEPT, tp.MSR),
+    remedy="Look for filters and for records dropped unseen; without either it is a bug of apftrace: report it.",
     find=_unbalanced,
 )
 

@@ -71,6 +71,7 @@ TOKEN_REUSE = Rule(
     shown_by="kvm_async_pf_not_present with a token whose earlier life on the same vCPU thread is still open.",
     look_alikes="Another VM with equal tokens; a ready whose record was lost; a restored VM, whose ids begin anew.",
     needs=(tp.NOT_PRESENT, tp.READY),
+    remedy="Guest kernel with the fix below (6.19); how a host comes to reuse a token was never explained: report it.",
     bugs=("95cc9e7cf03d: x86/kvm: Avoid freeing stack-allocated node in kvm_async_pf_queue_task",),
     find=_token_reuse,
 )
@@ -82,7 +83,8 @@ TOKEN_ZERO = Rule(
     ),
     title="Token 0",
     means="The page-ready word reads as empty, so the next ready overwrites it and a task hangs.",
-    shown_by="kvm_async_pf_not_present with token 0x0: vCPU 0, id 0.",
+    shown_by="kvm_async_pf_not_present with token 0x0: vCPU 0, id 0, as its first fault or after 2^20 more. Then look "
+    "for two delivered readies of it without an ACK between.",
     look_alikes="-",
     needs=(tp.NOT_PRESENT,),
     remedy="Host kernel with 6f3c1fc, KVM: x86/mmu: make apf token non-zero to fix bug.",
