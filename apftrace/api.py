@@ -121,7 +121,7 @@ def analyze(
     if not isinstance(trace, Trace):
         with read_trace(trace, guests=guests) as opened:
             return analyze(opened, late_after_ns=late_after_ns, tsc_offsets=tsc_offsets)
-    if not (trace.others or trace.guests or trace.info.machines):
+    if not (trace.others or trace.guests or trace.source.machines):
         return analyse_source(trace.source, late_after=late_after_ns)
     from apftrace.inputs import session
 

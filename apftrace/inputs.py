@@ -59,7 +59,7 @@ def session(
 
 
 def _parts(source: Source) -> list[Source]:
-    return [source.machine(name) for name in source.info.machines] or [source]
+    return [source.machine(name) for name in source.machines] or [source]
 
 
 def _is_guest(part: Source, parts: Sequence[Source]) -> bool:

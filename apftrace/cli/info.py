@@ -48,8 +48,8 @@ def _lines(source: Source, result: PassResult) -> list[str]:
             lines.append(f"  window     {_seconds(first)} to {_seconds(last)} ({_seconds(last - first)})")
         else:
             lines.append(f"  window     {first} to {last} {facts.clock_unit}")
-    if facts.machines:
-        lines.append("  machines   " + ", ".join(facts.machines))
+    if source.machines:
+        lines.append("  machines   " + ", ".join(source.machines))
     elif len(facts.instances) > 1:
         lines.append("  instances  " + ", ".join(name or "(top)" for name in facts.instances))
     if facts.trace_id is not None:
@@ -69,7 +69,7 @@ def _lines(source: Source, result: PassResult) -> list[str]:
         f"    {count:>12}  {name}"
         for name, count in sorted(result.counts.items(), key=lambda i: (-i[1], i[0]))
     ]
-    parts = [source.machine(name) for name in facts.machines] or [source]
+    parts = [source.machine(name) for name in source.machines] or [source]
     for part in parts:
         lines += _guest(part)
     return lines + _rules(source, result)

@@ -110,7 +110,6 @@ class SourceInfo:
         peer: of a guest's file whose times were brought to its host's clock: the host's trace id.
         ticks: how times were made from TSC ticks; null where the clock is no TSC or has no known rate.
         guests: guests that the source names.
-        machines: names of the machines of a source that holds several; ``Source.machine`` gives each.
         options: further facts worth showing, name to text (trace-cmd version, CPU statistics ...).
     """
 
@@ -127,7 +126,6 @@ class SourceInfo:
     peer: int | None = None
     ticks: TickRate | None = None
     guests: tuple[Guest, ...] = ()
-    machines: tuple[str, ...] = ()
     options: dict[str, str] = field(default_factory=dict)
 
 
@@ -167,8 +165,12 @@ class Source(Protocol):
     def info(self) -> SourceInfo:
         """Facts from the headers."""
 
+    @property
+    def machines(self) -> tuple[str, ...]:
+        """Names of the machines of a source that holds several, else none."""
+
     def machine(self, name: str) -> Source:
-        """Return the part of one machine of ``info.machines``; it is closed with the whole.
+        """Return the part of one of the machines; it is closed with the whole.
 
         Raises:
             KeyError: there is no such machine.

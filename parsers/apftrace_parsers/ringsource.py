@@ -69,6 +69,11 @@ class RingSource:
         """Facts from the headers."""
         return self._info
 
+    @property
+    def machines(self) -> tuple[str, ...]:
+        """Tell none: the pages are of one machine."""
+        return ()
+
     def machine(self, name: str) -> RingSource:
         """Refuse: the pages are of one machine.
 

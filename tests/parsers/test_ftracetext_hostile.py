@@ -54,10 +54,10 @@ def read(path: Path, data: bytes) -> None:
         source = FtraceTextParser().open(path)
     except TraceError:
         return
-    for name in source.info.machines:
+    for name in source.machines:
         with contextlib.suppress(TraceError):
             look_at(source.machine(name))
-    if not source.info.machines:
+    if not source.machines:
         look_at(source)
     source.close()
 

@@ -45,13 +45,13 @@ def rows(source: Source) -> tuple[list[tuple[int, ...]], PassResult]:
 def test_the_merged_report_of_the_captures(capture: Capture, machine: str, file: str) -> None:
     whole = open_source(capture("host-guest/agent-v7-merged-report.txt.gz"))
     alone = open_source(capture(f"host-guest/{file}"))
-    assert whole.info.machines == ("h.dat", "h-vm1.dat")
+    assert whole.machines == ("h.dat", "h-vm1.dat")
     part = whole.machine(machine)
     (shown, said), (records, found) = rows(part), rows(alone)
     assert sorted(shown) == sorted(records)
     assert said.counts == {name: n for name, n in found.counts.items() if n}
     assert said.notes == []
-    assert (part.info.machines, part.info.instances, part.info.cpus) == ((), ("",), 2)
+    assert (part.machines, part.info.instances, part.info.cpus) == ((), ("",), 2)
     whole.close()
     alone.close()
 
@@ -64,8 +64,8 @@ def test_names_that_end_alike_and_hold_anything(tmp_path: Path) -> None:
         *(f"{name}: " + RECORD.format("kvm_entry") for name in names),
         "     .*.dat: CPU:0 [5 EVENTS DROPPED]\n",
     )
-    assert source.info.machines == ("a b: c.dat", "c.dat", ".*.dat")
-    assert [source.machine(name).info.cpus for name in source.info.machines] == [1, 2, 3]
+    assert source.machines == ("a b: c.dat", "c.dat", ".*.dat")
+    assert [source.machine(name).info.cpus for name in source.machines] == [1, 2, 3]
     result = PassResult()
     for _ in source.machine(".*.dat").stream((), result):
         pass
@@ -102,7 +102,7 @@ def test_machines_are_not_mixed(tmp_path: Path) -> None:
 
 def test_one_file_is_no_machine_of_several(tmp_path: Path) -> None:
     source = merged(tmp_path, "a.dat: cpus=1\n", "a.dat: " + RECORD.format("kvm_entry"))
-    assert source.info.machines == ()
+    assert source.machines == ()
     source.close()
 
 

@@ -123,9 +123,9 @@ def find_hooks(source: Source) -> tuple[Hook, ...]:
 
 def hits_of(source: Source) -> tuple[str, ...]:
     """Return the events of a trace that show async page fault functions, by a pass over their records."""
-    found = {event for name in source.info.machines for event in hits_of(source.machine(name))}
+    found = {event for name in source.machines for event in hits_of(source.machine(name))}
     hooks, places = find_hooks(source), Places(source.symbols())
-    if hooks and not source.info.machines:
+    if hooks and not source.machines:
         for batch in source.stream([hook.pick for hook in hooks], PassResult()):
             hits = zip(batch.column("pick").to_pylist(), batch.column("a").to_pylist(), strict=True)
             found |= {hooks[n].event for n, place in set(hits) if n >= 0 and places.kind(hooks[n], place)}

@@ -15,13 +15,20 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from apftrace_parsers.ftracetext.lines import whole_lines
+from apftrace_parsers.ftracetext.lines import read_header, whole_lines
+from apftrace_parsers.importlog import ImportLog
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
     from apftrace_parsers.ftracetext.text import Text
-    from apftrace_parsers.importlog import ImportLog
+
+
+def machines_of(text: Text) -> tuple[bytes, ...]:
+    """Return the files that the header names when there are several; nothing else makes a text one of several."""
+    start = next(whole_lines(text.pieces(ImportLog()), ImportLog()), b"")
+    names = tuple(dict.fromkeys(read_header(start).files))
+    return names if len(names) > 1 else ()
 
 
 @dataclass(frozen=True)
@@ -41,3 +48,23 @@ class MachineText:
         own = re.compile(rb"^ *" + re.escape(self.name) + rb": ([^\n]*\n)", re.MULTILINE)
         for block in whole_lines(self.text.pieces(log), log):
             yield b"".join(own.findall(block))
+
+
+@dataclass(frozen=True)
+class StrangeText:
+    """The lines of no machine; a `text.Text`.
+
+    Attributes:
+        text: of all machines.
+        names: of the machines, as the lines write them.
+    """
+
+    text: Text
+    names: Collection[bytes]
+
+    def pieces(self, log: ImportLog) -> Iterator[bytes]:
+        """Yield the lines that begin with none of the names; a piece may be empty."""
+        known = b"|".join(map(re.escape, self.names))
+        strange = re.compile(rb"^(?! *(?:" + known + rb"): )[^\n]*\n", re.MULTILINE)
+        for block in whole_lines(self.text.pieces(log), log):
+            yield b"".join(strange.findall(block))

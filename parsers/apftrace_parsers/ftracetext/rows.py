@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import re
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from apftrace_parsers.ftracetext.fields import Decoder
     from apftrace_parsers.ftracetext.lines import Columns
     from apftrace_parsers.ftracetext.survey import Survey
-    from apftrace_parsers.ftracetext.text import Text
 
 SPARSE = 8
 """When less than one record in so many is wanted, its lines are searched for before they are read."""
@@ -57,10 +56,10 @@ class Bounds:
 
 
 def streamed(
-    text: Text, found: Survey, wanted: Sequence[Resolved | None], bounds: Bounds, result: PassResult
+    found: Survey, wanted: Sequence[Resolved | None], bounds: Bounds, result: PassResult
 ) -> Iterator[pa.RecordBatch]:
     """Yield the rows of a narrow stream in time order."""
-    batches = _narrow(text, found, wanted, bounds, result)
+    batches = _narrow(found, wanted, bounds, result)
     if found.is_sorted:
         yield from batches
         return
@@ -72,7 +71,7 @@ def streamed(
 
 
 def _narrow(
-    text: Text, found: Survey, wanted: Sequence[Resolved | None], bounds: Bounds, result: PassResult
+    found: Survey, wanted: Sequence[Resolved | None], bounds: Bounds, result: PassResult
 ) -> Iterator[pa.RecordBatch]:
     plans: dict[bytes, list[tuple[int, Decoder]]] = {}
     for pick, resolved in enumerate(wanted):
@@ -82,7 +81,7 @@ def _narrow(
                 plans.setdefault(key, []).append(plan)
     owners = found.owners()
     gaps = _gaps(found, bounds) if found.is_sorted else []
-    for columns in _blocks(text, found, plans, bounds, result):
+    for columns in _blocks(found, plans, bounds, result):
         kept = [
             event in plans and (not owners or found.instance_of(task) == owners[event])
             for event, task in zip(columns.events, columns.tasks, strict=True)
@@ -131,7 +130,7 @@ def _places(events: Sequence[bytes]) -> dict[bytes, list[int]]:
 
 
 def tabulated(
-    text: Text, found: Survey, chosen: Mapping[str, EventFormat], bounds: Bounds, result: PassResult
+    found: Survey, chosen: Mapping[str, EventFormat], bounds: Bounds, result: PassResult
 ) -> Iterator[tuple[EventFormat, pa.RecordBatch]]:
     """Yield the records of the chosen events as typed batches, block by block."""
     plans: dict[bytes, tuple[EventFormat, Decoder]] = {}
@@ -139,7 +138,7 @@ def tabulated(
         own = form.schema.names[len(LEADING) : -1]
         plan = (form, decoder(name, tuple(found.shown_name(name, n) for n in own)))
         plans |= dict.fromkeys(event_keys(name), plan)
-    for columns in _blocks(text, found, plans, bounds, result):
+    for columns in _blocks(found, plans, bounds, result):
         for event, places in _places(columns.events).items():
             if event in plans:
                 form, decode = plans[event]
@@ -162,30 +161,39 @@ def _typed(form: EventFormat, decode: Decoder, found: Survey, columns: Columns) 
     return pa.RecordBatch.from_arrays(arrays, schema=form.schema)
 
 
-def _blocks(
-    text: Text, found: Survey, wanted: Container[bytes], bounds: Bounds, result: PassResult
-) -> Iterator[Columns]:
-    # The records of each block that matters; all of its records unless few of them are wanted.
-    counts = found.events()
-    hits = {name: n for name, n in counts.items() if event_keys(name)[0] in wanted}
-    # Records of the function tracer have no name to search for.
-    few = bounds.is_open and sum(hits.values()) * SPARSE < found.records and FUNCTION not in hits
-    search = _searcher(hits) if few else None
-    # Damage was noted by the first pass.
-    log = ImportLog()
+def _blocks(found: Survey, wanted: Container[bytes], bounds: Bounds, result: PassResult) -> Iterator[Columns]:
+    # The records of each block that matters; other records may stand between the wanted ones.
+    hits = {name: n for name, n in found.events().items() if event_keys(name)[0] in wanted}
+    if bounds.is_open:
+        if hits:
+            # Records of the function tracer have no name to search for.
+            few = sum(hits.values()) * SPARSE < found.records and FUNCTION not in hits
+            yield from found.kept or _read(found, bounds, _searcher(hits) if few else None)
+        return
     seen: Counter[bytes] = Counter()
-    for block, span in zip(whole_lines(text.pieces(log), log), found.spans, strict=False):
-        if span is None or not bounds.touches(span):
-            continue
-        columns = found.grammar.columns(_hit_lines(block, search) if search else block)
-        if columns and not bounds.is_open:
-            columns = _within(columns, bounds, result)
-            seen.update(columns.events if columns else ())
-        if columns:
-            yield columns
+    for columns in found.kept or _read(found, bounds, None):
+        within = _within(columns, bounds, result, is_sorted=found.is_sorted)
+        if within.stamps:
+            seen.update(within.events)
+            yield within
     for event, n in seen.items():
         name = event_name(event)
         result.counts[name] = result.counts.get(name, 0) + n
+
+
+def _read(found: Survey, bounds: Bounds, search: re.Pattern[bytes] | None) -> Iterator[Columns]:
+    touched = [span is not None and bounds.touches(span) for span in found.spans]
+    # Damage was noted by the first pass.
+    log = ImportLog()
+    left = sum(touched)
+    for block, matters in zip(whole_lines(found.text.pieces(log), log), touched, strict=False):
+        if matters:
+            columns = found.grammar.columns(_hit_lines(block, search) if search else block)
+            if columns:
+                yield columns
+            left -= 1
+        if not left:
+            return
 
 
 def _searcher(names: Iterable[str]) -> re.Pattern[bytes]:
@@ -202,15 +210,19 @@ def _hit_lines(block: bytes, search: re.Pattern[bytes]) -> bytes:
     return b"".join(lines)
 
 
-def _within(columns: Columns, bounds: Bounds, result: PassResult) -> Columns | None:
-    kept = [bounds.holds(stamp) for stamp in columns.stamps]
-    if not all(kept):
-        columns = columns.where(kept)
+def _within(columns: Columns, bounds: Bounds, result: PassResult, *, is_sorted: bool) -> Columns:
+    stamps = columns.stamps
+    if is_sorted:
+        first = 0 if bounds.start is None else bisect_left(stamps, bounds.start)
+        end = len(stamps) if bounds.end is None else bisect_right(stamps, bounds.end)
+        columns = columns.part(first, end)
+    else:
+        columns = columns.where([bounds.holds(stamp) for stamp in stamps])
     for cpu_text, stamp in zip(columns.cpus, columns.stamps, strict=True):
         cpu = int(cpu_text)
         result.cpu_first_ns[cpu] = min(result.cpu_first_ns.get(cpu, stamp), stamp)
         result.cpu_last_ns[cpu] = max(result.cpu_last_ns.get(cpu, stamp), stamp)
-    return columns if columns.stamps else None
+    return columns
 
 
 def _gaps(found: Survey, bounds: Bounds) -> list[Row]:

@@ -6,6 +6,7 @@ import os
 import re
 from dataclasses import replace
 from fnmatch import fnmatchcase
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -15,16 +16,19 @@ from apftrace_parsers.base import EventFormat, Loss, PassResult, Pick, Resolved,
 from apftrace_parsers.eventformat import LEADING
 from apftrace_parsers.ftracetext.fields import UNTABLED, is_place, place
 from apftrace_parsers.ftracetext.graph import RECORDED, GraphText, NamedText, as_records
-from apftrace_parsers.ftracetext.machines import MachineText
+from apftrace_parsers.ftracetext.machines import MachineText, StrangeText, machines_of
 from apftrace_parsers.ftracetext.rows import Bounds, streamed, tabulated
-from apftrace_parsers.ftracetext.survey import MAX_FILES, survey
+from apftrace_parsers.ftracetext.survey import survey
 from apftrace_parsers.ftracetext.text import GzipText
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from apftrace_parsers.ftracetext.survey import Survey
     from apftrace_parsers.ftracetext.text import Text
 
+MAX_FILES = 64
+"""Machines that one text is read for; each needs a pass over all of it."""
 MAX_STREAM_FIELDS = 3
 MAX_STRANGERS = 8
 _PROBED = frozenset({"__probe_ip", "__probe_func"})
@@ -49,7 +53,8 @@ class TextSource:
     """An opened text; a `base.Source`.
 
     It is read through once when it is opened: only its records tell which events it holds, and of which
-    fields. A tracepoint that was on and never hit is therefore unknown.
+    fields. A tracepoint that was on and never hit is therefore unknown. A text of several machines is
+    rarely asked for as a whole, and so only read when it is.
 
     Args:
         info: facts from elsewhere; the text adds its own.
@@ -57,35 +62,39 @@ class TextSource:
         notes: damage found elsewhere; every pass repeats it.
 
     Raises:
-        TraceUnsupported: no line is a record, or the text is of several machines.
+        TraceUnsupported: no line is a record, or the text is of more machines than can be told apart.
     """
 
     def __init__(self, info: SourceInfo, text: Text, notes: Sequence[str] = ()) -> None:
-        text = as_records(text)
-        found = survey(text)
-        if GRAPH_EVENTS & found.events().keys() and not isinstance(text, GraphText):
-            text = NamedText(text)
-            found = survey(text)
-        if isinstance(text, GraphText) and not text.timed:
+        self._text = as_records(text)
+        if isinstance(self._text, GraphText) and not self._text.timed:
             # What the kernel's clock of this name does: it counts records.
             info = replace(info, clock="counter")
             notes = (*notes, "the text shows no times: records are numbered instead")
-        self._text = text
+        self._given = info
         self._notes = tuple(notes)
-        self._survey = found
-        if len(found.files) > MAX_FILES:
+        self._machines = {name.decode("utf-8", "replace"): name for name in machines_of(self._text)}
+        if len(self._machines) > MAX_FILES:
             raise TraceUnsupported(info.path, f"text of more than {MAX_FILES} trace files in one")
-        self._machines = {name.decode("utf-8", "replace"): name for name in found.files}
-        if found.header_cpus > max(1, len(self._machines)):
-            raise TraceUnsupported(
-                info.path, "several texts in one, which no name before their lines tells apart"
-            )
-        if not found.records and found.notes:
-            raise TraceUnsupported(
-                info.path, f"text of which no line is an ftrace record with its event; {found.notes[0]}"
-            )
-        self._counts = found.events()
-        self._info = replace(
+        if not self._machines:
+            _check(self._survey, info.path)
+
+    @cached_property
+    def _survey(self) -> Survey:
+        found = survey(self._text)
+        if GRAPH_EVENTS & found.events().keys() and not isinstance(self._text, GraphText):
+            found = survey(NamedText(self._text))
+        return found
+
+    @cached_property
+    def _counts(self) -> dict[str, int]:
+        return self._survey.events()
+
+    @cached_property
+    def info(self) -> SourceInfo:
+        """Facts from the whole text."""
+        info, found = self._given, self._survey
+        return replace(
             info,
             clock_unit="ns" if found.grammar.has_unit else "ticks",
             cpus=max(info.cpus, found.cpus),
@@ -94,14 +103,13 @@ class TextSource:
             # Option latency-format cuts comms to 8 letters.
             comms=found.comms | info.comms,
             tgids=found.tgids | info.tgids,
-            machines=tuple(self._machines) if len(self._machines) > 1 else (),
             options=info.options | ({"tracer": found.tracer} if found.tracer else {}),
         )
 
     @property
-    def info(self) -> SourceInfo:
-        """Facts from the whole text."""
-        return self._info
+    def machines(self) -> tuple[str, ...]:
+        """Names of trace files, where the text is of several."""
+        return tuple(self._machines)
 
     def machine(self, name: str) -> TextSource:
         """Return the lines of one machine as a source of its own.
@@ -110,8 +118,7 @@ class TextSource:
             KeyError: there is no such machine.
             TraceUnsupported: none of its lines is a record.
         """
-        text = MachineText(self._text, self._machines[name])
-        whole = self._info
+        whole = self._given
         info = SourceInfo(
             path=whole.path,
             format=f"{whole.format}, lines of {name}",
@@ -122,9 +129,13 @@ class TextSource:
             instances=("",),
             options={"machine": name},
         )
-        others = set(self._survey.instances.values()) - {"", *self._machines}
-        strange = [f"records of {other!r} are of no known machine, left out" for other in sorted(others)]
-        return TextSource(info, text, (*self._notes, *strange[:MAX_STRANGERS]))
+        return TextSource(info, MachineText(self._text, self._machines[name]), (*self._notes, *self._strange))
+
+    @cached_property
+    def _strange(self) -> list[str]:
+        found = survey(StrangeText(self._text, self._machines.values()))
+        others = sorted(set(found.instances.values()) - {""})[:MAX_STRANGERS]
+        return [f"records of {other!r} are of no known machine, left out" for other in others]
 
     def formats(self) -> tuple[EventFormat, ...]:
         """Return every event that occurs; ids only tell them apart."""
@@ -162,13 +173,12 @@ class TextSource:
         Raises:
             TraceUnsupported: events are wanted of several machines at once.
         """
-        if self._info.machines and any(self.resolve(picks)):
-            raise TraceUnsupported(
-                self._info.path, "text of several machines: " + ", ".join(self._info.machines)
-            )
+        if self._machines and any(self.resolve(picks)):
+            problem = "text of several machines: " + ", ".join(self._machines)
+            raise TraceUnsupported(self._given.path, problem)
         bounds = Bounds(start_ns, end_ns)
         wanted = self.resolve(picks)
-        yield from streamed(self._text, self._survey, wanted, bounds, result)
+        yield from streamed(self._survey, wanted, bounds, result)
         self._finish(bounds, result)
 
     def tables(
@@ -199,7 +209,7 @@ class TextSource:
     def _tables(
         self, chosen: dict[str, EventFormat], result: PassResult, bounds: Bounds
     ) -> Iterator[tuple[EventFormat, pa.RecordBatch]]:
-        yield from tabulated(self._text, self._survey, chosen, bounds, result)
+        yield from tabulated(self._survey, chosen, bounds, result)
         self._finish(bounds, result)
 
     def _resolve(self, pick: Pick) -> Resolved | None:
@@ -261,6 +271,14 @@ class TextFile(TextSource):
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
+
+
+def _check(found: Survey, path: str) -> None:
+    if found.header_cpus > 1:
+        raise TraceUnsupported(path, "several texts in one, which no name before their lines tells apart")
+    if not found.records and found.notes:
+        problem = f"text of which no line is an ftrace record with its event; {found.notes[0]}"
+        raise TraceUnsupported(path, problem)
 
 
 def _selects(pattern: str, form: EventFormat) -> bool:

@@ -36,8 +36,8 @@ MAX_FIELDS = 64
 FUNCTION = "function"
 _REST = (b"", b"(other)")
 MAX_TASKS = 1 << 20
-MAX_FILES = 64
-"""Machines that one text is read for; each needs a pass over all of it."""
+MAX_KEPT = 16 << 20
+"""Bytes of text whose records are kept for the passes that follow; they take about three times as many."""
 
 
 @dataclass
@@ -45,6 +45,7 @@ class Survey:
     """What the first pass found.
 
     Attributes:
+        text: what was read, and what the passes that follow read again.
         grammar: how records are written.
         counts: records per (instance, event).
         fields: per event the fields that its texts show, each with whether it is unsigned.
@@ -52,18 +53,19 @@ class Survey:
         tgids: thread id to thread group.
         instances: by the comm column as it is written; the top one is empty.
         spans: first and last stamp of each block, null where it holds no record.
+        kept: all records, block by block; null when the text is longer than MAX_KEPT.
         is_sorted: records stand in order of time.
         cpu_first: first stamp per CPU.
         cpu_last: last stamp per CPU.
         losses: gaps, in order of the instant after each.
         cpus: number of CPUs that the header names, else that records show.
         header_cpus: how many ``cpus=`` lines there are.
-        files: names of trace files before them.
         tracer: of the header.
         kernel: of the header.
         notes: damage.
     """
 
+    text: Text
     grammar: Grammar
     counts: Counter[tuple[str, str]] = field(default_factory=Counter)
     fields: dict[str, dict[str, bool]] = field(default_factory=dict)
@@ -71,13 +73,13 @@ class Survey:
     tgids: dict[int, int] = field(default_factory=dict)
     instances: dict[bytes, str] = field(default_factory=dict)
     spans: list[tuple[int, int] | None] = field(default_factory=list)
+    kept: list[Columns] | None = field(default_factory=list)
     is_sorted: bool = True
     cpu_first: dict[int, int] = field(default_factory=dict)
     cpu_last: dict[int, int] = field(default_factory=dict)
     losses: list[Loss] = field(default_factory=list)
     cpus: int = 0
     header_cpus: int = 0
-    files: dict[bytes, None] = field(default_factory=dict)
     tracer: str | None = None
     kernel: str | None = None
     notes: list[str] = field(default_factory=list)
@@ -121,9 +123,8 @@ def survey(text: Text) -> Survey:
 class _Surveyor:
     # What lasts from block to block.
     def __init__(self, text: Text) -> None:
-        self._text = text
         self._log = ImportLog()
-        self._found = Survey(Grammar(b""))
+        self._found = Survey(text, Grammar(b""))
         self._counts: Counter[tuple[bytes, bytes]] = Counter()
         self._examples: Counter[bytes] = Counter()
         self._tasks: dict[tuple[bytes, bytes, bytes], None] = {}
@@ -137,7 +138,7 @@ class _Surveyor:
 
     def run(self) -> Survey:
         found = self._found
-        for n, block in enumerate(whole_lines(self._text.pieces(self._log), self._log)):
+        for n, block in enumerate(whole_lines(found.text.pieces(self._log), self._log)):
             if n == 0:
                 found.grammar = Grammar(block)
             self._block(block)
@@ -150,21 +151,30 @@ class _Surveyor:
         return found
 
     def _block(self, block: bytes) -> None:
-        lowest, highest, rows, at = STAMP_LIMIT, -1, 0, 0
+        lowest, highest, at = STAMP_LIMIT, -1, 0
+        parts: list[Columns] = []
         marks = MARK.finditer(block) if b"EVENTS" in block or b" buffer started" in block else ()
         for mark in (*marks, None):
             part = block[at : mark.start() if mark else len(block)]
             columns = self._found.grammar.columns(part) if part else None
             if columns:
-                rows += len(columns.stamps)
+                parts.append(columns)
                 low, high = self._records(columns)
                 lowest, highest = min(lowest, low), max(highest, high)
             if mark:
                 self._mark(mark)
                 at = mark.end()
-        self._found.spans.append((lowest, highest) if rows else None)
-        if rows != block.count(b"\n"):
-            self._others(block, rows)
+        self._found.spans.append((lowest, highest) if parts else None)
+        if parts:
+            self._keep(Columns.joined(parts))
+        if sum(len(part.stamps) for part in parts) != block.count(b"\n"):
+            self._others(self._found.grammar.strangers(block))
+
+    def _keep(self, columns: Columns) -> None:
+        if self._at > MAX_KEPT:
+            self._found.kept = None
+        elif self._found.kept is not None:
+            self._found.kept.append(columns)
 
     def _records(self, columns: Columns) -> tuple[int, int]:
         found = self._found
@@ -232,30 +242,19 @@ class _Surveyor:
         self._loss_of[loss.cpu] = len(losses)
         losses.append(loss)
 
-    def _others(self, block: bytes, rows: int) -> None:
+    def _others(self, lines: dict[int, bytes]) -> None:
         found = self._found
-        header = read_header(block)
+        header = read_header(b"\n".join(lines.values()))
         found.header_cpus += len(header.cpus)
-        if len(found.files) <= MAX_FILES:
-            found.files.update(dict.fromkeys(header.files))
         found.cpus = max(found.cpus, *header.cpus, header.entries[2] if header.entries else 0, 0)
         found.tracer = found.tracer or header.tracer
         found.kernel = found.kernel or header.kernel
         self._written = self._written or header.entries
-        # Without its last line end, behind which an empty line would be found.
-        strange = block.count(b"\n") - rows - len(OTHER.findall(block, 0, len(block) - 1))
-        if strange <= 0:
-            return
-        shown = self._strangers
-        if shown < SAMPLES:
-            at = self._at
-            for line in block.split(b"\n")[:-1]:
-                if not (found.grammar.record.match(line) or OTHER.match(line)):
-                    self._strange(at, line)
-                at += len(line) + 1
-                if self._strangers >= SAMPLES:
-                    break
-        self._log.count("lines of no known form", strange - (self._strangers - shown))
+        strange = {at: line for at, line in lines.items() if not OTHER.fullmatch(line)}
+        shown = list(strange.items())[: max(SAMPLES - self._strangers, 0)]
+        for at, line in shown:
+            self._strange(self._at + at, line)
+        self._log.count("lines of no known form", len(strange) - len(shown))
 
     def _strange(self, at: int, line: bytes) -> None:
         self._strangers += 1

@@ -60,7 +60,7 @@ def test_any_change(tmp_path: Path, form: str, data: st.DataObject) -> None:
     path.write_bytes(changed)
     with contextlib.suppress(TraceError):
         whole = open_source(path)
-        for part in [whole.machine(name) for name in whole.info.machines] or [whole]:
+        for part in [whole.machine(name) for name in whole.machines] or [whole]:
             is_guest(part)
             rec, _ = record_guest(part, guest_name(part.info))
             assert rec.hits["ts"].is_sorted()

@@ -37,7 +37,7 @@ def test_the_captures(capture: Capture, name: str, guest: bool) -> None:
 
 def test_the_machines_of_a_merged_report(capture: Capture) -> None:
     whole = open_source(capture("host-guest/agent-v7-merged-report.txt.gz"))
-    host, guest = map(whole.machine, whole.info.machines)
+    host, guest = map(whole.machine, whole.machines)
     assert (is_guest(host), is_guest(guest)) == (False, True)
     assert guest_name(guest.info, host.info) == "vm1"
     whole.close()
