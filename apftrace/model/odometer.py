@@ -199,7 +199,8 @@ class Odometer:
         self.state[base + _LIFE] = -1
         self.state[base + _ACCEPT_MARK] = _NEVER
         self.state[base + _VIRQ_MARK] = _NEVER
-        self.state[base + _WORK_MARK] = _NEVER
+        # What a worker did before its first completed counts from when it was first seen.
+        self.state[base + _WORK_MARK] = ts
         return slot
 
     def _become(self, slot: int, state: int, ts: int) -> None:

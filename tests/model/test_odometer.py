@@ -62,11 +62,12 @@ def anchors(engine: ModuleType, *rows: Row) -> list[dict[str, int]]:
     return taken(fed(engine, [rows]))
 
 
-def spent(engine: ModuleType, *rows: Row, lasting: int = 1) -> list[dict[str, int]]:
-    """Return what the phases that lasted had, in the order of their ends, each with the ``ends`` that follows it."""
+def spent(engine: ModuleType, *rows: Row, lasting: int = 1, worker: bool = False) -> list[dict[str, Any]]:
+    """Return what the phases of vCPUs, or of workers, had that lasted, each with the event that ``ends`` it."""
     found = taken(fed(engine, [rows], lasting=lasting))
     after = {a["seq"] - 1: (a["ts"], a["kind"]) for a in found}
-    return [{**a, "ends": after[a["seq"]]} for a in found if a["kind"] == tp.SPENT]
+    phases = [{**a, "ends": after[a["seq"]]} for a in found if a["kind"] == tp.SPENT]
+    return [phase for phase in phases if (phase["ends"][1] == tp.COMPLETED) is worker]
 
 
 def kinds(engine: ModuleType, *rows: Row) -> list[int]:
@@ -253,7 +254,7 @@ def test_vcpus_that_wait_for_one_page_are_served_in_order(engine: ModuleType) ->
     ]
     done = [(a["ts"], a["c"]) for a in anchors(engine, *rows) if a["kind"] == tp.COMPLETED]
     assert done == [(14, -1), (26, -1), (52, -1)]
-    waits = [(a["tid"], a["a"], a["ends"][0]) for a in spent(engine, *rows) if a["tid"] != WORKER]
+    waits = [(a["tid"], a["a"], a["ends"][0]) for a in spent(engine, *rows)]
     assert waits == [(VCPU, 14, 38), (OTHER_VCPU, 26, 40)]
 
 
@@ -330,9 +331,24 @@ def test_of_a_worker_is_told_what_it_did_since_its_completed_before(engine: Modu
         switch(40, HOG, WORKER),
         row(45, tp.COMPLETED, 2 * PAGE, 0x7F0000, tid=WORKER),
     ]
-    (work,) = spent(engine, *rows)
-    assert [work[name] for name in readings.SHARES] == [15, 0, 0, 30]
-    assert spent(engine, *rows, lasting=41) == []
+    assert [[work[name] for name in readings.SHARES] for work in spent(engine, *rows, worker=True)] == [
+        [0, 0, 0, 0],
+        [15, 0, 0, 30],
+    ]
+    assert spent(engine, *rows, lasting=41, worker=True) == []
+
+
+def test_of_a_worker_s_first_page_is_told_what_it_did_since_it_was_first_seen(engine: ModuleType) -> None:
+    rows = [
+        row(0, tp.NOT_PRESENT, TOKEN, PAGE),
+        row(2, tp.WAKING, WORKER, tid=VCPU),
+        switch(5, HOG, WORKER, cpu=1),
+        switch(10, WORKER, HOG, tp.TASK_UNINTERRUPTIBLE, cpu=1),
+        switch(90, HOG, WORKER, cpu=1),
+        row(95, tp.COMPLETED, PAGE, 0x7F0000, tid=WORKER, cpu=1),
+    ]
+    (work,) = spent(engine, *rows, worker=True)
+    assert (work["blocked"], work["a"]) == (80, 2)
 
 
 def test_rows_of_lives_count_on_over_batches(engine: ModuleType) -> None:

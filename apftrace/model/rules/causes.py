@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from apftrace.model.timeline import Spent
 
 IRQS_OFF = "guest interrupts off"
+_IN_WORKER = "slow fault-in or worker queueing"
 MOSTLY = 0.4
 """Share of a phase that the vCPU must have spent inside the guest for the guest to be the cause."""
 
@@ -119,11 +120,10 @@ def _hog(case: Case, did: Spent) -> str:
 
 
 def _cause_in_worker(case: Case, life: Row) -> Cause:
-    if not case.rec.has(tp.SWITCH) or life["spent_ran"] is None:
-        return (
-            "slow fault-in or worker queueing (record sched:sched_switch and workqueue:* to tell)",
-            POSSIBLE,
-        )
+    if not case.rec.has(tp.SWITCH):
+        return f"{_IN_WORKER} (record sched:sched_switch and workqueue:* to tell)", POSSIBLE
+    if life["spent_ran"] is None:
+        return _IN_WORKER, POSSIBLE
     # The worker's sums reach back to its previous life; no more than the phase itself can count.
     did = {c: min(life["p12"], life[f"spent_{c}"]) for c in ("ran", "waited", "blocked")}
     top = _most(did)
@@ -132,7 +132,7 @@ def _cause_in_worker(case: Case, life: Row) -> Cause:
     if top == "waited":
         who = _who(case, life["spent_hog"])
         return f"worker queueing: runnable but not on a CPU for {duration(case, did[top])}{who}", LIKELY
-    return "slow fault-in or worker queueing", POSSIBLE
+    return _IN_WORKER, POSSIBLE
 
 
 def _cause_in_predecessor(
