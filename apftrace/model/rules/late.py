@@ -8,6 +8,7 @@ import polars as pl
 
 from apftrace.model import tracepoints as tp
 from apftrace.model.rules.base import (
+    LIFE_SEQS,
     WARNING,
     Finding,
     Row,
@@ -39,6 +40,14 @@ _LABEL = {
 
 _NAME = {"p12": "P1+P2"}
 
+_COLUMNS = frozenset(
+    {
+        *LIFE_SEQS, *_PHASES, "phase", "tid", "token", "gva", "not_present", "completed", "accepted", "injected", "end",
+        "slot_busy", "blocker", "blocker_life", "guest", "guest_tid", "steal", "running", "retry",
+    }
+)  # fmt: skip
+"""What a finding, its cause and the cause of its slot's holder are told from."""
+
 
 def late_lives(case: Case) -> pl.DataFrame:
     """Return the answered lives of which a phase was late, the latest first.
@@ -55,8 +64,10 @@ def late_lives(case: Case) -> pl.DataFrame:
 
 
 def _late_wakeup(case: Case) -> Iterable[Finding]:
-    late = with_spent(case.rec, late_lives(case))
-    holders = case.lives.filter(pl.col("life").is_in(late["blocker_life"].drop_nulls().unique().implode()))
+    late = with_spent(case.rec, _told(late_lives(case)))
+    holders = _told(case.lives).filter(
+        pl.col("life").is_in(late["blocker_life"].drop_nulls().unique().implode())
+    )
     by_life = {r["life"]: r for r in rows(with_spent(case.rec, longer_half(holders)))}
     for life in rows(late):
         phase = life["phase"]
@@ -83,6 +94,11 @@ def _late_wakeup(case: Case) -> Iterable[Finding]:
             found["end"] = life["retry"] if life["retry"] is not None else life["running"]
             found["seen"] = seen_in_guest(case, life)
         yield found
+
+
+def _told(lives: pl.DataFrame) -> pl.DataFrame:
+    # A row of all columns takes as long to make as the finding itself.
+    return lives.select(c for c in lives.columns if c in _COLUMNS)
 
 
 def _phases(case: Case) -> tuple[str, ...]:
