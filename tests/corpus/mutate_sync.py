@@ -23,7 +23,7 @@ TICKS = 8
 def _wakeful(edit: Edit) -> None:
     """Let no vCPU thread sleep uninterruptibly, and give all threads other numbers."""
     other = renumber(lambda pid: pid + AWAY if pid else 0)
-    vcpus = set(edit.lives.vcpus)
+    vcpus = {rec.tid for rec in edit.capture.records if rec.name == "kvm_entry"}
     for rec in edit.capture.records:
         if rec.name == "sched_switch" and rec["prev_state"] & ASLEEP and rec["prev_pid"] in vcpus:
             edit.change(rec, prev_state=1)
