@@ -72,7 +72,7 @@ def distribution_chart(series: Series, view: View, _: Series) -> alt.Chart:
             x=_log(alt.X("ns:Q", title=_title("duration", view)), series, view),
             y=alt.Y(
                 "share:Q",
-                title="share of lives",
+                title="share of faults",
                 axis=alt.Axis(format=".0%", values=[0, 0.25, 0.5, 0.75, 0.9, 1]),
                 scale=alt.Scale(domain=[0, 1]),
             ),

@@ -90,7 +90,7 @@ def _joined(link: GuestLink, unit: str) -> list[tuple[str, str]]:
         facts.append(("quality", f"{_spread(link, unit)}; {plural(link.bounds, 'wait')} and wakes in order"))
     if link.lives or link.joined:
         facts.append(
-            ("lives", f"{count(link.joined)} of {count(link.lives)} that the guest knew of were followed")
+            ("faults", f"{count(link.joined)} of {count(link.lives)} that the guest knew of were followed")
         )
     return [*facts, *_remarks(link)]
 

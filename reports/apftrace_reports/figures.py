@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     Draw = Callable[[Series, View, Series], alt.Chart | alt.LayerChart]
 
-_KINDS = {"pv": "PV lives: the guest was told.", "halt": "HALT lives: only the vCPU slept."}
+_KINDS = {"pv": "PV faults: the guest was told.", "halt": "HALT faults: only the vCPU slept."}
 _STRIPS = (
     "A strip below a chart marks when records of that CPU were lost: what happened there then is not in the "
     "picture. CPUs without a strip lost nothing in this time."
@@ -70,7 +70,7 @@ def _figures(analysis: Analysis, view: View, strips: Series) -> Iterator[Figure]
         yield from _figure(
             f"distribution-{kind}",
             f"How long each phase takes, {kind.upper()}",
-            f"{words} Where a curve crosses 99 %, 99 of 100 lives had that phase behind them.",
+            f"{words} Where a curve crosses 99 %, 99 of 100 faults had that phase behind them.",
             charts.distribution_chart,
             series.distribution(analysis.faults, kind),
             Series([]),
@@ -81,7 +81,7 @@ def _figures(analysis: Analysis, view: View, strips: Series) -> Iterator[Figure]
     yield from _figure(
         "scatter",
         "When the slow ones were",
-        f"One point per life at its not_present, as high as its total; lives that never ended at their age. {left_out}",
+        f"One point per fault at its not_present, as high as its total; one that never ended at its age. {left_out}",
         charts.scatter_chart,
         Series([]) if few else series.scatter(lives, view),
         strips,
@@ -89,8 +89,8 @@ def _figures(analysis: Analysis, view: View, strips: Series) -> Iterator[Figure]
     )
     yield from _figure(
         "timeline",
-        "Lives by vCPU and phase",
-        f"One box per phase. Lives of a vCPU that overlap lie below each other. {left_out}",
+        "Faults by vCPU and phase",
+        f"One box per phase. Faults of a vCPU that overlap lie below each other. {left_out}",
         charts.timeline_chart,
         series.timeline(lives, view),
         strips,
@@ -98,13 +98,13 @@ def _figures(analysis: Analysis, view: View, strips: Series) -> Iterator[Figure]
     )
     steps = Series([]) if few else series.outstanding(analysis.faults, view)
     yield from _figure(
-        "outstanding", "Lives open at one time", _outstanding(steps), charts.outstanding_chart, steps, strips,
+        "outstanding", "Faults open at one time", _outstanding(steps), charts.outstanding_chart, steps, strips,
         view=view,
     )  # fmt: skip
 
 
 def _outstanding(steps: Series) -> str:
-    words = "Height: lives of the vCPU that were open. "
+    words = "Height: faults of the vCPU that were open. "
     if steps.more.get("busy"):
         words += "Shaded: a delivered page-ready was not ACKed yet, the next one had to wait. "
     if steps.more.get("limit"):

@@ -109,7 +109,7 @@ def _record(event: Evidence, unit: str) -> str:
 
 def _phases(data: ReportData) -> list[str]:
     if not data.latency:
-        return ["", "### Phases", "", "No life was measured."]
+        return ["", "### Phases", "", "No fault was measured."]
     rows = (
         (
             row.label if row.label == row.name else f"{row.label} {row.name}",
@@ -135,7 +135,7 @@ def _stories(data: ReportData) -> list[str]:
             for step in life.steps:
                 phase = f" {phase_label(step.phase)}" if step.phase else ""
                 out.append(f"  - +{duration(step.after, data.unit)}{phase}: {markdown(step.text)}")
-    return ["", "### The slowest lives, step by step", *out] if out else []
+    return ["", "### The slowest faults, step by step", *out] if out else []
 
 
 def _accounting(data: ReportData) -> list[str]:

@@ -140,7 +140,7 @@ def pick(faults: pl.DataFrame, most: int = MOST_LIVES) -> tuple[pl.DataFrame, st
     )
     picked = pl.concat([odd, slow]).sort("not_present", "token")
     return picked, (
-        f"{picked.height:,} of {timed.height:,} lives are drawn: those that were not answered, "
+        f"{picked.height:,} of {timed.height:,} faults are drawn: those that were not answered, "
         f"and the {per_slice} slowest of each of {_SLICES} slices of time."
     )
 

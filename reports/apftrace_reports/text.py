@@ -177,7 +177,7 @@ def _raw_record(line: str) -> list[str]:
 
 def _phases(data: ReportData) -> list[str]:
     if not data.latency:
-        why = "no life was seen" if not data.lives else "no life has a measured phase"
+        why = "no fault was seen" if not data.lives else "no fault has a measured phase"
         return _section("PHASES", f"Nothing to measure: {why}.")
     head = f"{'PHASES':<29}{'n':>7}" + "".join(f"{name:>9}" for name in ("p50", "p95", "p99", "max"))
     return [head, *(_phase_row(row, data.unit) for row in data.latency)]
@@ -212,7 +212,7 @@ def _stories(data: ReportData) -> list[str]:
     told = [life for life in data.slowest if life.steps]
     if not told:
         return []
-    out = ["STORIES  the slowest lives, step by step"]
+    out = ["STORIES  the slowest faults, step by step"]
     for life in told:
         out += wrap(f"{life.token}, {life.where}, {_short(life.total, data.unit)}:", WIDTH, "  ", "  ")
         for step in life.steps:
@@ -246,7 +246,7 @@ def _accounting(data: ReportData) -> list[str]:
 def _vcpus(data: ReportData) -> list[str]:
     if not data.vcpus:
         return []
-    named = f"{'vCPUs':<22}{'tid':>9}{'lives':>7}{'pv':>7}{'halt':>6}{'p99':>9}{'open':>5}{'slot':>7}"
+    named = f"{'vCPUs':<22}{'tid':>9}{'faults':>7}{'pv':>7}{'halt':>6}{'p99':>9}{'open':>5}{'slot':>7}"
     out = [named, *(_vcpu_row(row, data.unit) for row in data.vcpus[:_VCPUS])]
     if len(data.vcpus) > _VCPUS:
         out.append(f"  ... and {len(data.vcpus) - _VCPUS} more")

@@ -143,7 +143,7 @@ def test_without_lives_there_is_no_chart_and_no_script(pages):
     shown = pages["empty"]
     assert not shown.specs()
     assert "script" not in {tag for tag, _ in shown.elements}
-    assert "No life was seen, so there is nothing to measure." in shown.text
+    assert "No fault was seen, so there is nothing to measure." in shown.text
     assert len(REPORT.render(analyses.empty())) < 40_000
 
 
@@ -277,8 +277,8 @@ def test_fifty_thousand_lives_stay_below_three_megabytes(built):
 
 
 def test_thinned_charts_say_so(pages):
-    assert pages["many"].text.count("1,206 of 50,000 lives are drawn") == 2
-    assert "lives are drawn" not in pages["rich"].text
+    assert pages["many"].text.count("1,206 of 50,000 faults are drawn") == 2
+    assert "faults are drawn" not in pages["rich"].text
 
 
 def test_a_notebook_gets_the_page():

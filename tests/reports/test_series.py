@@ -75,7 +75,7 @@ def test_thinning_keeps_what_matters(built):
         == faults.filter(pl.col("outcome") != "answered").height
     )
     assert picked["total"].max() == faults["total"].max()
-    assert note.startswith(f"{picked.height:,} of 50,000 lives are drawn")
+    assert note.startswith(f"{picked.height:,} of 50,000 faults are drawn")
 
 
 def test_lives_that_never_ended_are_shown_at_their_age():

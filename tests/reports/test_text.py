@@ -216,7 +216,7 @@ def test_no_finding_does_not_hide_what_was_not_looked_for():
 
 def test_no_life_is_a_sentence_not_an_empty_table():
     text = render(analyses.empty())
-    assert "Nothing to measure: no life was seen." in text
+    assert "Nothing to measure: no fault was seen." in text
     assert "SLOWEST" not in text
     assert "vCPUs" not in text
 

@@ -70,7 +70,7 @@ def _kernels(batch: Batch) -> list[str]:
         (row.kernel, *map(count, (row.runs, *(row.verdicts.get(one, 0) for one in VERDICTS), *_sums(row))))
         for row in rows[:_KERNELS]
     )
-    head = ("kernel", "runs", *VERDICTS, "lives", "lost", "late", "with losses")
+    head = ("kernel", "runs", *VERDICTS, "faults", "lost", "late", "with losses")
     more = ["", f"{plural(len(rows) - _KERNELS, 'more kernel')}."] if len(rows) > _KERNELS else []
     return ["", "### Kernels", "", *_table(head, table, numbers=1), *more]
 
@@ -137,7 +137,7 @@ def _lives(batch: Batch) -> list[str]:
     )
     return [
         "",
-        "### The longest lives",
+        "### The longest faults",
         "",
         *_table(("lasted", "token", "outcome", "phases", "kernel", "run"), rows),
     ]

@@ -25,7 +25,7 @@ def group(change: Change) -> str:
 def typical(change: Change, side: int) -> str:
     """Return the typical value before (0) or now (1)."""
     value = change.typical[side]
-    return f"{value:.2f} per 1,000 lives" if change.is_rule else duration(round(value))
+    return f"{value:.2f} per 1,000 faults" if change.is_rule else duration(round(value))
 
 
 def effect(change: Change) -> str:
