@@ -12,6 +12,7 @@ COMPILED = (
     "apftrace/model/asleep",
     "apftrace/model/ledger",
     "apftrace/model/odometer",
+    "apftrace/model/threads",
     "apftrace/model/waiting",
 )
 

@@ -3,6 +3,7 @@ cimport cython
 
 from apftrace.model.asleep cimport Asleep
 from apftrace.model.ledger cimport Ledger
+from apftrace.model.threads cimport Threads
 from apftrace.model.waiting cimport Waiting
 
 cdef int _TRY, _REPEATED, _NOT_PRESENT, _READY, _COMPLETED, _ENTRY, _EXIT, _MSR, _INJ_EXCEPTION
@@ -10,39 +11,28 @@ cdef int _ACCEPT, _INJ_VIRQ, _PAGE_FAULT, _USERSPACE_EXIT, _SWITCH, _WAKING, _WA
 cdef int _EXECUTE_START, _EXECUTE_END, _PROCESS_EXIT, _APICV_ACCEPT, _SPENT, _UNANSWERED, _RESET, _STARTUP, _LOST
 cdef long long _MSR_EN, _MSR_INT, _MSR_ACK, _PF_VECTOR, _MC_VECTOR, _HLT_VMX, _HLT_SVM
 cdef long long _RESET_RIP, _DM_SMI, _DM_INIT, _DM_SIPI
-cdef long long _SLEEPING, _UNINTERRUPTIBLE, _DEAD, _STATE_MASK, _NEVER, _ABSURD, _CPU_MASK, _ONE
-cdef int _UNKNOWN, _RUNNING, _RUNNABLE, _SLEEP, _BLOCKED
-cdef int _TID, _FIRST, _LAST, _CPU, _CPUS, _ENTRIES, _VIRQS, _EXIT_TS, _ENTRY_TS, _STATE, _SINCE, _PREV
-cdef int _READY_GFN, _VCPU, _GONE, _WORK, _HOG, _HOG_WAIT, _OUT_TO, _OUT_AT, _OUT_CPU
+cdef long long _NEVER, _ABSURD
+cdef int _TID, _FIRST, _LAST, _GONE, _STATE, _HOG, _HOG_WAIT, _BLOCKED_FOR, _GUEST, _HLTS
+cdef int _METERS, _N_METERS, _COUNTED, _MARK
+cdef int _ENTRIES, _VIRQS, _EXIT_TS, _ENTRY_TS, _PREV, _READY_GFN, _VCPU, _WORK
 cdef int _FAULTED, _LIFE, _LIFE_ENTRIES, _READY_ROW, _FIRST_FAULT, _TRIED, _TOLD, _QUEUED, _CHAIN, _SOLE
 cdef int _T_TS, _T_CPU, _T_GVA, _T_GFN, _T_ENTRIES, _T_EXIT, _T_FIRST, _AT_RESET
-cdef int _METERS, _CLOCK, _GUEST, _HLTS, _N_METERS, _COUNTED, _MARK
 cdef int _WAIT_MARK, _ACCEPT_MARK, _VIRQ_MARK, _WORK_MARK, _FIELDS
 cdef int _K_BEGAN, _K_ENTRIES, _K_MARK, _KEPT
-cdef int _BITS, _N_VECTORS, _DUE, _OTHER, _OWN
+cdef int _N_VECTORS, _DUE, _OTHER, _OWN
 
-@cython.final
-cdef class Odometer:
+cdef class Odometer(Threads):
     cdef int[::1] use
-    cdef long long[::1] switches
     cdef Waiting waiting
     cdef public Ledger ledger
     cdef public Asleep asleep
-    cdef public dict cpus_of
     cdef long long function, lasting, holding
-    cdef object _state_store, _slots_store
-    cdef long long[::1] state
-    cdef int[::1] slots
-    cdef int mask, n_threads
 
     cdef int _grow(self) except -1 with gil
-    cdef int _hash(self, long long tid) noexcept nogil
-    cdef int _slot_of(self, int tid, long long ts, int cpu) except -1 nogil
-    cdef void _become(self, int slot, int state, long long ts) noexcept nogil
+    cdef void _fell_asleep(self, int slot, long long ts, int cpu) noexcept nogil
     cdef Py_ssize_t _emit(self, int slot, int kind, long long ts, int cpu, long long a, long long b, long long c) except? -1 nogil
     @cython.locals(alone=bint, waited=longlong)
     cdef int _completed(self, int slot, long long ts, int cpu, long long gva, long long address) except -1 nogil
-    cdef void _mark(self, int base, int at, long long ts) noexcept nogil
     cdef int _spent(self, int slot, int at, long long ts, int cpu, bint lasted) except -1 nogil
     cdef void _done(self, int at, long long ts) noexcept nogil
     cdef int _try(self, int slot, long long ts, int cpu, long long gva, long long gfn) except -1 nogil
@@ -54,11 +44,6 @@ cdef class Odometer:
     cdef int _queue_work(self, int slot, long long ts, int cpu, long long work, long long function) except -1 nogil
     @cython.locals(near=bint)
     cdef bint _keep(self, int slot, int kind, long long a, long long b, long long c) noexcept nogil
-    cdef int _seen(self, int slot, int tid, long long ts, int cpu) except -1 nogil
-    cdef int _first_seen_on(self, int tid, int cpu) except -1 with gil
-    @cython.locals(alone=bint)
-    cdef int _switch(self, long long ts, int cpu, int prev_pid, long long prev_state, int next_pid) except -1 nogil
-    cdef int _wake(self, long long ts, int cpu, int pid) except -1 nogil
     @cython.locals(known=bint)
     cdef int _accept(self, int slot, int kind, long long ts, int cpu, long long vec, long long apicid, long long mode) except -1 nogil
     @cython.locals(first=bint, held=longlong)

@@ -15,11 +15,13 @@ from __future__ import annotations
 
 from array import array
 
+from apftrace.model import thread_record as _record
 from apftrace.model import tracepoints as _tp
 from apftrace.model.asleep import Asleep
 from apftrace.model.ledger import Ledger
 from apftrace.model.readings import NEVER as _NEVER_SEEN
 from apftrace.model.readings import READINGS
+from apftrace.model.threads import Threads
 from apftrace.model.waiting import Waiting
 
 try:
@@ -63,39 +65,35 @@ _MC_VECTOR = _tp.MC_VECTOR
 _RESET_RIP = _tp.RESET_RIP
 _DM_SMI, _DM_INIT, _DM_SIPI = _tp.DM_SMI, _tp.DM_INIT, _tp.DM_SIPI
 _HLT_VMX, _HLT_SVM = _tp.HLT_EXITS
-_UNINTERRUPTIBLE = _tp.TASK_UNINTERRUPTIBLE
-_DEAD = _tp.TASK_DEAD
-_STATE_MASK = _tp.TASK_STATE_MASK
 _NEVER = _NEVER_SEEN
 _ABSURD = 2**60
-_CPU_MASK = 0xFFFF
-_BITS = 62
-_ONE = 1
 
-# What a thread is doing, as the sched events tell it.
-_UNKNOWN, _RUNNING, _RUNNABLE, _SLEEP, _BLOCKED = range(5)
-
-# Fields of a thread's record in ``state``.
-_TID, _FIRST, _LAST, _CPU, _ENTRIES, _VIRQS, _EXIT_TS, _ENTRY_TS, _STATE, _SINCE, _PREV = range(11)
-# The CPUs below _BITS on which it was seen, a bit each.
-_CPUS, _READY_GFN, _VCPU, _GONE, _WORK, _HOG, _HOG_WAIT, _OUT_TO, _OUT_AT, _OUT_CPU = range(11, 21)
+# Fields of a thread's record in ``state``, first those that `threads` keeps.
+_TID, _FIRST, _LAST = _record.TID, _record.FIRST, _record.LAST
+_GONE, _STATE, _HOG, _HOG_WAIT = _record.GONE, _record.STATE, _record.HOG, _record.HOG_WAIT
+_BLOCKED_FOR, _GUEST, _HLTS = _record.CLOCK + _record.BLOCKED, _record.GUEST, _record.HLTS
+_METERS, _N_METERS, _COUNTED, _MARK = _record.METERS, _record.N_METERS, _record.COUNTED, _record.MARK
+_ENTRIES, _VIRQS, _EXIT_TS, _ENTRY_TS, _PREV, _READY_GFN, _VCPU, _WORK = (
+    _record.N_FIELDS + n for n in range(8)
+)
 # The thread's last fault events: any of the three, the row of its not_present and of its ready.
-_FAULTED, _LIFE, _LIFE_ENTRIES, _READY_ROW, _FIRST_FAULT, _TRIED, _TOLD, _QUEUED, _CHAIN, _SOLE = range(
-    21, 31
+_FAULTED, _LIFE, _LIFE_ENTRIES, _READY_ROW, _FIRST_FAULT, _TRIED, _TOLD, _QUEUED, _CHAIN, _SOLE = (
+    _WORK + 1 + n for n in range(10)
 )
 # A try whose outcome is not known yet.
-_T_TS, _T_CPU, _T_GVA, _T_GFN, _T_ENTRIES, _T_EXIT, _T_FIRST = range(31, 38)
+_T_TS, _T_CPU, _T_GVA, _T_GFN, _T_ENTRIES, _T_EXIT, _T_FIRST = (_SOLE + 1 + n for n in range(7))
 # Its entries when it had last entered at the reset vector.
-_AT_RESET = 38
-# Its meters: time in each state that the sched events tell, at _CLOCK + state, time in the guest, hlt exits.
-_METERS = 39
-_CLOCK, _GUEST, _HLTS, _N_METERS = _METERS - _RUNNING, _METERS + 4, _METERS + 5, 6
-# What the meters counted in a phase; and per kind of phase a mark: the instant when it began, the meters then.
-_COUNTED = _METERS + _N_METERS
-_MARK = 1 + _N_METERS
-_WAIT_MARK = _COUNTED + _N_METERS
-_ACCEPT_MARK, _VIRQ_MARK, _WORK_MARK = (_WAIT_MARK + n * _MARK for n in (1, 2, 3))
+_AT_RESET = _T_FIRST + 1
+# Per kind of phase a mark where it began.
+_WAIT_MARK, _ACCEPT_MARK, _VIRQ_MARK, _WORK_MARK = (_AT_RESET + 1 + n * _MARK for n in range(4))
 _FIELDS = _WORK_MARK + _MARK
+
+_BLANK = array("q", bytes(8 * _FIELDS))
+for _field, _value in {
+    _EXIT_TS: _NEVER, _ENTRY_TS: _NEVER, _PREV: -2, _READY_GFN: -1, _VCPU: -1, _FAULTED: -1, _CHAIN: -1, _LIFE: -1,
+    _ACCEPT_MARK: _NEVER, _VIRQ_MARK: _NEVER, _WORK_MARK: _NEVER,
+}.items():  # fmt: skip
+    _BLANK[_field] = _value
 
 # What is kept with a life that waits: when it began, its vCPU's entries at its completed, and a mark there.
 _K_BEGAN, _K_ENTRIES, _K_MARK = range(3)
@@ -119,7 +117,7 @@ _READS = {
 }
 
 
-class Odometer:
+class Odometer(Threads):
     """All threads' counters.
 
     Args:
@@ -127,92 +125,29 @@ class Odometer:
             P4 and P5, in which a life keeps the slot from others, a tenth of it.
 
     Attributes:
-        cpus_of: per thread id the CPUs on which it was seen.
         ledger: the anchors.
         asleep: the faults that threads slept through.
     """
 
     def __init__(self, lasting: int = 0) -> None:
+        super().__init__(_BLANK)
         self.lasting = lasting
         self.holding = lasting // 10
-        self.switches = memoryview(array("q", [0]) * (_CPU_MASK + 1))
         self.use = memoryview(array("i", [0]) * _N_VECTORS)
         self.use[_tp.LINUX_VECTOR] = _DUE
         self.waiting = Waiting(_KEPT)
         self.ledger = Ledger(_READS)
-        self.asleep = Asleep()
-        self.cpus_of: dict[int, set[int]] = {}
-        self.function = 0
-        self.n_threads = 0
-        self.mask = 1023
-        self._slots_store = array("i", [-1]) * 1024
-        self._state_store = array("q", [0]) * (512 * _FIELDS)
-        self.slots = memoryview(self._slots_store)
-        self.state = memoryview(self._state_store)
         self.ledger.state = self.state
+        self.asleep = Asleep()
+        self.function = 0
 
     def _grow(self) -> None:
-        """Double the room for threads."""
-        state = self._state_store + array("q", bytes(8 * len(self._state_store)))
-        self.mask = self.mask * 2 + 1
-        slots = array("i", [-1]) * (self.mask + 1)
-        for slot in range(self.n_threads):
-            at = self._hash(state[slot * _FIELDS + _TID])
-            while slots[at] >= 0:
-                at = (at + 1) & self.mask
-            slots[at] = slot
-        self._state_store = state
-        self._slots_store = slots
-        self.state = memoryview(state)
-        self.slots = memoryview(slots)
+        Threads._grow(self)
         self.ledger.state = self.state
 
-    def _hash(self, tid: int) -> int:
-        return (tid ^ (tid >> 10)) & self.mask
-
-    def _slot_of(self, tid: int, ts: int, cpu: int) -> int:
-        # Threads are few and never forgotten, so open addressing needs no deletion.
-        at = (tid ^ (tid >> 10)) & self.mask
-        while self.slots[at] >= 0:
-            if self.state[self.slots[at] * _FIELDS + _TID] == tid:
-                return self.slots[at]
-            at = (at + 1) & self.mask
-        slot = self.n_threads
-        if (slot + 1) * 2 > self.mask:
-            self._grow()
-            return self._slot_of(tid, ts, cpu)
-        self.slots[at] = slot
-        self.n_threads = slot + 1
+    def _fell_asleep(self, slot: int, ts: int, cpu: int) -> None:
         base = slot * _FIELDS
-        self.state[base + _TID] = tid
-        self.state[base + _FIRST] = ts
-        self.state[base + _LAST] = ts
-        self.state[base + _CPU] = -1
-        self.state[base + _EXIT_TS] = _NEVER
-        self.state[base + _ENTRY_TS] = _NEVER
-        self.state[base + _SINCE] = ts
-        self.state[base + _PREV] = -2
-        self.state[base + _READY_GFN] = -1
-        self.state[base + _VCPU] = -1
-        self.state[base + _FAULTED] = -1
-        self.state[base + _CHAIN] = -1
-        self.state[base + _LIFE] = -1
-        self.state[base + _ACCEPT_MARK] = _NEVER
-        self.state[base + _VIRQ_MARK] = _NEVER
-        # What a worker did before its first completed counts from when it was first seen.
-        self.state[base + _WORK_MARK] = ts
-        return slot
-
-    def _become(self, slot: int, state: int, ts: int) -> None:
-        base = slot * _FIELDS
-        spent = ts - self.state[base + _SINCE]
-        # A stamp out of a damaged page may lie anywhere; no sum may leave 64 bits because of it.
-        if 0 < spent < _ABSURD:
-            # As long as no sched event says otherwise, a thread that traces events runs.
-            at = base + _CLOCK + max(self.state[base + _STATE], _RUNNING)
-            self.state[at] = (self.state[at] + spent) & (_ABSURD - 1)
-        self.state[base + _SINCE] = ts
-        self.state[base + _STATE] = state
+        self.asleep.sleep(slot, ts, cpu, self.state[base + _BLOCKED_FOR], self.state[base + _ENTRY_TS])
 
     def _emit(self, slot: int, kind: int, ts: int, cpu: int, a: int, b: int, c: int) -> int:
         base = slot * _FIELDS
@@ -222,21 +157,13 @@ class Odometer:
         self.state[base + _HOG_WAIT] = 0
         return seq
 
-    def _mark(self, base: int, at: int, ts: int) -> None:
-        # A phase begins here.
-        self.state[base + at] = ts
-        for meter in range(_N_METERS):
-            self.state[base + at + 1 + meter] = self.state[base + _METERS + meter]
-
     def _spent(self, slot: int, at: int, ts: int, cpu: int, *, lasted: bool) -> None:
         # A phase ends with the row that comes next: if it lasted, tell ahead of that row what the meters counted.
         base = slot * _FIELDS
         since = self.state[base + at]
         if since != _NEVER and lasted:
             self._become(slot, self.state[base + _STATE], ts)
-            for meter in range(_N_METERS):
-                counted = self.state[base + _METERS + meter] - self.state[base + at + 1 + meter]
-                self.state[base + _COUNTED + meter] = counted
+            self._count(base, at)
             self.ledger.put(_SPENT, ts, cpu, base, since, 0, 0)
         self.state[base + at] = _NEVER
 
@@ -254,7 +181,9 @@ class Odometer:
         if at >= 0:
             waited = ts - self.waiting.kept[at * _KEPT + _K_BEGAN]
             self._done(at, ts)
-        # The worker's meters reach back to its completed before.
+        # The worker's meters reach back to its completed before, of the first one to when it was first seen.
+        if self.state[base + _WORK_MARK] == _NEVER:
+            self.state[base + _WORK_MARK] = self.state[base + _FIRST]
         self._spent(slot, _WORK_MARK, ts, cpu, lasted=waited >= self.lasting)
         self._emit(slot, _COMPLETED, ts, cpu, gva, address, sole)
         self._mark(base, _WORK_MARK, ts)
@@ -384,59 +313,6 @@ class Odometer:
             self.state[base + _GONE] = self.state[base + _LAST]
         return True
 
-    def _seen(self, slot: int, tid: int, ts: int, cpu: int) -> None:
-        base = slot * _FIELDS
-        self.state[base + _LAST] = ts
-        if self.state[base + _CPU] != cpu:
-            self.state[base + _CPU] = cpu
-            bit = _ONE << cpu if 0 <= cpu < _BITS else 0
-            if bit == 0 or self.state[base + _CPUS] & bit == 0:
-                self.state[base + _CPUS] |= bit
-                self._first_seen_on(tid, cpu)
-
-    def _first_seen_on(self, tid: int, cpu: int) -> None:
-        self.cpus_of.setdefault(tid, set()).add(cpu)
-
-    def _switch(self, ts: int, cpu: int, prev_pid: int, prev_state: int, next_pid: int) -> None:
-        number = self.switches[cpu & _CPU_MASK] + 1
-        self.switches[cpu & _CPU_MASK] = number
-        if prev_pid > 0:
-            slot = self._slot_of(prev_pid, ts, cpu)
-            if prev_state & _DEAD:
-                self.state[slot * _FIELDS + _GONE] = ts
-            if prev_state & _STATE_MASK == 0:
-                self._become(slot, _RUNNABLE, ts)
-                self.state[slot * _FIELDS + _OUT_TO] = next_pid
-                self.state[slot * _FIELDS + _OUT_AT] = number
-                self.state[slot * _FIELDS + _OUT_CPU] = cpu
-            elif prev_state & _UNINTERRUPTIBLE:
-                self._become(slot, _BLOCKED, ts)
-                base = slot * _FIELDS
-                entered = self.state[base + _ENTRY_TS]
-                self.asleep.sleep(slot, ts, cpu, self.state[base + _CLOCK + _BLOCKED], entered)
-            else:
-                self._become(slot, _SLEEP, ts)
-        if next_pid > 0:
-            slot = self._slot_of(next_pid, ts, cpu)
-            base = slot * _FIELDS
-            waited = ts - self.state[base + _SINCE]
-            if self.state[base + _STATE] == _RUNNABLE and waited > self.state[base + _HOG_WAIT]:
-                # Out to one thread and back in from it, with no switch of this CPU between.
-                alone = (
-                    self.state[base + _OUT_TO] == prev_pid
-                    and self.state[base + _OUT_AT] == number - 1
-                    and self.state[base + _OUT_CPU] == cpu
-                )
-                self.state[base + _HOG] = prev_pid if alone else 0
-                self.state[base + _HOG_WAIT] = min(waited, _ABSURD)
-            self._become(slot, _RUNNING, ts)
-            self._seen(slot, next_pid, ts, cpu)
-
-    def _wake(self, ts: int, cpu: int, pid: int) -> None:
-        slot = self._slot_of(pid, ts, cpu)
-        if self.state[slot * _FIELDS + _STATE] >= _SLEEP:
-            self._become(slot, _RUNNABLE, ts)
-
     def _accept(self, slot: int, kind: int, ts: int, cpu: int, vec: int, apicid: int, mode: int) -> None:
         known = 0 <= vec < _N_VECTORS
         if kind == _ACCEPT and mode >= _DM_SMI:
@@ -486,7 +362,7 @@ class Odometer:
                 self.state[base + _HLTS] += 1
         elif kind == _ENTRY:
             if self.asleep.open:
-                self.asleep.enter(slot, ts, cpu, self.state[base + _CLOCK + _BLOCKED])
+                self.asleep.enter(slot, ts, cpu, self.state[base + _BLOCKED_FOR])
             if b == _RESET_RIP:
                 self._reset(slot, ts, cpu, a, b)
             self.state[base + _ENTRIES] += 1

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from apftrace.model import asleep, ledger, odometer, waiting
+from apftrace.model import asleep, ledger, odometer, threads, waiting
 
 if TYPE_CHECKING:
     from types import ModuleType
 
-MODULES = (asleep, ledger, waiting, odometer)
+MODULES = (asleep, ledger, waiting, threads, odometer)
 
 
 def _interpreted() -> dict[str, ModuleType]:
