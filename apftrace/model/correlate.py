@@ -107,7 +107,7 @@ def correlate(rec: Recording, *, late_after: int | None = None, clock_is_ns: boo
     rows = doubt.with_interrupts_off(rec, rows, delivered)
     rows = doubt.with_ownerless_acks(rec, doubt.with_sweeps(rec, rows, stale), acks)
     rows = doubt.with_silences(rec, doubt.with_silent_ready(rec, rows), stale)
-    stuck = unacked.unacked(rec, delivered, threads, stale)
+    stuck = unacked.unacked(rec, delivered, threads, vectors, stale)
     rows = unacked.with_lost_work(rec, unacked.with_lost_interrupts(rows, stuck), stale)
     late = phases.thresholds(rows, late_after, clock_is_ns=clock_is_ns)
     paired = _with_doubt(rec, strays.classify(rec, rows, paired))

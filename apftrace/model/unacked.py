@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from apftrace.model import tracepoints as tp
+from apftrace.model.delivery import FIRST_EXTERNAL
 from apftrace.model.frames import turn
 from apftrace.model.loss import overlaps_blind
 from apftrace.model.outcome import MIN_ENTRIES, Staleness
 
 if TYPE_CHECKING:
+    from apftrace.model.delivery import Vectors
     from apftrace.model.recording import Recording
 
 
@@ -24,8 +26,10 @@ MIN_VIRQS = 5
 """Further interrupts that the guest took: one may have come first and run its handler with interrupts off."""
 
 
-def unacked(rec: Recording, delivered: pl.DataFrame, threads: pl.DataFrame, stale: Staleness) -> pl.DataFrame:
-    """Return the stuck deliveries with ``verdict``: ``lost-interrupt`` or ``missing-ack``.
+def unacked(
+    rec: Recording, delivered: pl.DataFrame, threads: pl.DataFrame, vectors: Vectors, stale: Staleness
+) -> pl.DataFrame:
+    """Return the stuck deliveries with ``verdict``: ``wrong-vector``, ``lost-interrupt`` or ``missing-ack``.
 
     ``entries_after`` and ``virqs_after`` count entries and injected interrupts since the delivery, and
     ``progress`` is the time from it to the vCPU's last entry.
@@ -72,7 +76,9 @@ def unacked(rec: Recording, delivered: pl.DataFrame, threads: pl.DataFrame, stal
     injects = rec.has(tp.INJ_VIRQ) and delivered["injected"].count() > 0
     took_others = pl.col("virqs_after") >= MIN_VIRQS
     return stuck.with_columns(
-        pl.when(pl.col("injected").is_not_null())
+        pl.when(_on_wrong_vector(delivered, vectors))
+        .then(pl.lit("wrong-vector"))
+        .when(pl.col("injected").is_not_null())
         .then(pl.lit("missing-ack"))
         .when(pl.lit(injects) & took_others)
         .then(pl.lit("lost-interrupt"))
@@ -80,6 +86,13 @@ def unacked(rec: Recording, delivered: pl.DataFrame, threads: pl.DataFrame, stal
         .then(pl.lit("missing-ack"))
         .alias("verdict")
     ).filter(pl.col("verdict").is_not_null())
+
+
+def _on_wrong_vector(delivered: pl.DataFrame, vectors: Vectors) -> pl.Expr:
+    # A vector of exceptions, or another than the thread is told on otherwise: what the guest made of it is no news.
+    known = vectors.known(pl.col("tid"), pl.col("vec"))
+    told = delivered.filter(known)["tid"].unique().implode()
+    return (~known & ((pl.col("vec") < FIRST_EXTERNAL) | pl.col("tid").is_in(told))).fill_null(value=False)
 
 
 def _with_chances(rec: Recording, last: pl.DataFrame) -> pl.DataFrame:
@@ -101,9 +114,11 @@ def _with_chances(rec: Recording, last: pl.DataFrame) -> pl.DataFrame:
 
 
 def with_lost_interrupts(lives: pl.DataFrame, stuck: pl.DataFrame) -> pl.DataFrame:
-    """Turn the outcome of lives whose interrupt was lost into ``lost``."""
-    hit = stuck.filter(pl.col("verdict") == "lost-interrupt")["life"].drop_nulls()
-    return turn(lives, hit, "lost", rule="lost-interrupt")
+    """Turn the outcome of lives whose interrupt was lost, or came on a wrong vector, into ``lost``."""
+    for verdict in ("lost-interrupt", "wrong-vector"):
+        hit = stuck.filter(pl.col("verdict") == verdict)["life"].drop_nulls()
+        lives = turn(lives, hit, "lost", rule=verdict)
+    return lives
 
 
 def with_lost_work(rec: Recording, lives: pl.DataFrame, stale: Staleness) -> pl.DataFrame:

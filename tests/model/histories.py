@@ -49,7 +49,7 @@ def lost_interrupt() -> Story:
     story = Story()
     calm(story)
     story.pv_life(at=LATER, gva=PAGE, without=ACK | {"injected"})
-    _take_interrupts(story)
+    take_interrupts(story)
     return story
 
 
@@ -58,11 +58,12 @@ def missing_ack() -> Story:
     story = Story()
     calm(story)
     story.pv_life(at=LATER, gva=PAGE, without=ACK)
-    _take_interrupts(story)
+    take_interrupts(story)
     return story
 
 
-def _take_interrupts(story: Story) -> None:
+def take_interrupts(story: Story) -> None:
+    """Let the vCPU take other interrupts for 200 ms after LATER."""
     for n in range(40):
         story.interrupt(at=LATER + (n + 1) * 5 * MS)
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import polars as pl
 import pytest
 
 from tests.builders.story import ACK, MSR_EN, MSR_INT, Story
 from tests.model import histories
-from tests.model.histories import PAGE
+from tests.model.histories import PAGE, take_interrupts
 from tests.model.support import LATER, MS, START, US, analyse, calm, found, life, lines, rules, total
 
 FIRST_LIFE = 0x1000
@@ -156,6 +157,17 @@ class TestWrongVector:
         assert (finding["severity"], finding["confidence"], finding["token"]) == ("error", "proved", LAST)
         assert finding["cause"] == "MSR_KVM_ASYNC_PF_INT was never set"
         assert [e["event"] for e in finding["evidence"]] == ["kvm_async_pf_ready", "kvm_apic_accept_irq"]
+
+    @pytest.mark.parametrize("vector", [0, 0x51])
+    def test_says_all_that_there_is_to_say_of_a_fault_that_hangs_for_it(self, vector: int) -> None:
+        story = Story()
+        calm(story)
+        story.pv_life(at=LATER, vector=vector, without=ACK | {"injected"})
+        take_interrupts(story)
+        analysis = analyse(story)
+        errors = analysis.findings.filter(pl.col("severity") == "error")
+        assert errors.select("rule", "token").rows() == [("wrong-vector", LAST)]
+        assert analysis.faults.filter(pl.col("token") == LAST)["outcome"].to_list() == ["lost"]
 
     def test_found_with_less_confidence_for_a_vector_of_its_own(self) -> None:
         story = Story()
