@@ -190,17 +190,32 @@ def machine() -> str:
     return ", ".join(parts)
 
 
-def figures(size: int, runs: int, folder: Path) -> str:
-    """Measure everything and return it as Markdown."""
+def figures(size: int, runs: int, folder: Path, then: Path | None) -> str:
+    """Measure everything and return it as Markdown.
+
+    Args:
+        size: bytes of the large trace.
+        runs: of each command.
+        folder: where the traces are made.
+        then: a trace that follows the sample in each round; null for the sample alone.
+    """
     tenth, large = folder / "tenth.dat", folder / "large.dat"
-    grow(SAMPLE, large, size)
-    grow(SAMPLE, tenth, size // 10)
+    grow(SAMPLE, large, size, then)
+    grow(SAMPLE, tenth, size // 10, then)
     check_filter(SAMPLE)
     took = measure(jobs(SAMPLE, tenth, large, folder), runs)
     rows = table(took, walks(large, runs), (tenth.stat().st_size, large.stat().st_size))
     day = datetime.datetime.now(tz=datetime.UTC).date().isoformat()
-    head = f"{day}, medians of {runs} runs. {machine()}. Small trace: {_mb(SAMPLE.stat().st_size)}."
+    head = f"{day}, medians of {runs} runs. {machine()}. Small trace: {_mb(SAMPLE.stat().st_size)}. "
+    head += f"Async page fault events in the large one: {_share(large):.1%}."
     return "\n".join([head, "", *rows]) + "\n"
+
+
+def _share(trace: Path) -> float:
+    counts = PassResult()
+    for _ in open_source(trace).stream((), counts):
+        pass
+    return sum(counts.counts.get(name, 0) for name in ASYNC_PF_EVENTS) / sum(counts.counts.values())
 
 
 def _size(text: str) -> int:
@@ -213,6 +228,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Measure apftrace beside trace-cmd report and memcpy.")
     parser.add_argument("--size", type=_size, default=256 << 20, help="of the large trace (default: 256M)")
     parser.add_argument("--runs", type=int, default=5, help="runs of each command (default: 5)")
+    parser.add_argument(
+        "--then", type=Path, help="a trace of the same host, to have fewer faults; see grow.py"
+    )
     parser.add_argument("--folder", type=Path, help="where the traces are made; default: a temporary one")
     parser.add_argument("--into", type=Path, metavar="PAGE", help="also replace the figures in this page")
     args = parser.parse_args()
@@ -220,7 +238,7 @@ def main() -> None:
         sys.exit("benchmarks: trace-cmd is not installed: it is the peer that apftrace is measured against")
     with tempfile.TemporaryDirectory(dir=args.folder) as folder:
         try:
-            text = figures(args.size, args.runs, Path(folder))
+            text = figures(args.size, args.runs, Path(folder), args.then)
         except Failed as error:
             sys.exit(f"benchmarks: {error}")
     print(text, end="")
