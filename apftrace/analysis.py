@@ -118,14 +118,13 @@ class Story:
 
 
 @dataclass(frozen=True)
-class GuestLink:
-    """How a guest's trace was brought to its host's.
+class ClockFit:
+    """How a guest's clock was brought to its host's, and how good that is.
 
     Attributes:
         machine: the guest's name.
         vm: the VM of the host's trace that it is; null when unknown.
         method: ``synchronised``, ``tsc``, ``given``, ``inferred`` or ``none``.
-        how: that method in one sentence.
         offset: host minus guest clock where the guest's trace begins, in the host's unit; null without a clock,
             and where the two count different units.
         rate: host units per guest unit.
@@ -133,20 +132,17 @@ class GuestLink:
         high: greatest.
         within: most by which the clock can be wrong at any instant, drift of 500 ppm allowed; null as above.
         typical: median of that.
-        drift_ppm: drift that was found, parts per million.
+        drift_ppm: drift that was found, parts per million; 0 when a constant offset explains everything.
         bounds: inequalities between host and guest that hold.
         broken: those that do not.
-        lives: lives of the VM of which the guest was told, within the guest's record.
-        joined: those with a wait or a wake in the guest.
         contradictions: the first broken inequalities, one sentence each.
-        refused: why there is no common clock; null when there is one.
+        refused: why there is no common clock, in one sentence; null when there is one.
         notes: what else is worth telling.
     """
 
     machine: str
-    vm: str | None
-    method: str
-    how: str
+    vm: str | None = None
+    method: str = "none"
     offset: int | None = None
     rate: float = 1.0
     low: int | None = None
@@ -156,11 +152,24 @@ class GuestLink:
     drift_ppm: float | None = None
     bounds: int = 0
     broken: int = 0
-    lives: int = 0
-    joined: int = 0
     contradictions: tuple[str, ...] = ()
     refused: str | None = None
     notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class GuestLink(ClockFit):
+    """How a guest's trace was brought to its host's.
+
+    Attributes:
+        how: the method in one sentence.
+        lives: lives of the VM of which the guest was told, within the guest's record.
+        joined: those with a wait or a wake in the guest.
+    """
+
+    how: str = ""
+    lives: int = 0
+    joined: int = 0
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING
 
 import polars as pl
 
-from apftrace.analysis import Analysis, GuestLink, Input, LossSpan
+from apftrace.analysis import Analysis, ClockFit, GuestLink, Input, LossSpan
 from apftrace.model import tracepoints as tp
 from apftrace.model.correlate import Case, correlate
 from apftrace.model.excerpts import excerpts
@@ -142,26 +142,9 @@ def _link(case: Case, side: GuestSide) -> GuestLink:
         inside = (pl.col("kind") == "pv") & since.is_between(side.first, side.last)
         told = of_vm.filter(inside | pl.col("guest").is_not_null()).height
         joined = of_vm["guest"].count()
-    return GuestLink(
-        machine=a.machine,
-        vm=a.vm,
-        method=a.method,
-        how=METHODS[a.method] if case.rec.counts else "no host trace: times are the guest's own",
-        offset=a.offset,
-        rate=a.rate,
-        low=a.low,
-        high=a.high,
-        within=a.within,
-        typical=a.typical,
-        drift_ppm=a.drift_ppm,
-        bounds=a.bounds,
-        broken=a.broken,
-        lives=told,
-        joined=joined,
-        contradictions=a.contradictions,
-        refused=a.refused,
-        notes=a.notes,
-    )
+    fit = {field.name: getattr(a, field.name) for field in fields(ClockFit)}
+    how = METHODS[a.method] if case.rec.counts else "no host trace: times are the guest's own"
+    return GuestLink(**fit, how=how, lives=told, joined=joined)
 
 
 def faults_table(case: Case) -> pl.DataFrame:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import polars as pl
 
+from apftrace.analysis import ClockFit
+
 SYNCHRONISED, TSC, GIVEN, INFERRED, NONE = "synchronised", "tsc", "given", "inferred", "none"
 
 METHODS: dict[str, str] = {
@@ -62,47 +64,15 @@ class ClockMap:
 
 
 @dataclass(frozen=True)
-class Alignment:
-    """How a guest's clock was brought to its host's, and how good that is.
+class Alignment(ClockFit):
+    """A `ClockFit` with the map itself. Its ``method`` is a key of ``METHODS``.
 
     Attributes:
-        machine: the guest.
-        vm: the VM of the host's trace that it is; null when unknown.
         also: further groups of vCPU threads that turned out to be of this VM.
-        method: key of ``METHODS``.
         clock: the map; null when there is none.
-        offset: host minus guest, in the host's unit, where the guest's trace begins; null where the
-            clocks count different units.
-        rate: host units per guest unit.
-        low: least constant offset that causality allows; null when nothing bounds it.
-        high: greatest.
-        within: most by which the map can be wrong at any instant between the first and the last pair; null
-            when nothing bounds it.
-        typical: median of that.
-        drift_ppm: rate of drift found, parts per million; 0 when a constant offset explains everything.
-        bounds: inequalities that hold.
-        broken: inequalities that do not, each explained in ``contradictions``.
         tokens: lives of the VM with a wait or wake in the guest, on which this rests.
-        contradictions: the first few, one sentence each.
-        refused: why there is no map, in one sentence; null when there is one.
-        notes: what else is worth telling.
     """
 
-    machine: str
-    vm: str | None = None
     also: tuple[str, ...] = ()
-    method: str = NONE
     clock: ClockMap | None = None
-    offset: int | None = None
-    rate: float = 1.0
-    low: int | None = None
-    high: int | None = None
-    within: int | None = None
-    typical: int | None = None
-    drift_ppm: float | None = None
-    bounds: int = 0
-    broken: int = 0
     tokens: int = 0
-    contradictions: tuple[str, ...] = ()
-    refused: str | None = None
-    notes: tuple[str, ...] = ()
