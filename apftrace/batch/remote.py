@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
+from apftrace.batch.items import HEAD, AtUrl, Item, OnDisk, Sidecar, failed, is_archive
 from apftrace.batch.limits import NoRoom, Refused, spool
-from apftrace.batch.sources import HEAD, AtUrl, Item, OnDisk, Sidecar, failed, is_archive
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -14,13 +14,14 @@ from apftrace.batch.allow import AllowList, read_allow_list, today
 from apftrace.batch.baseline import compared, read_baseline
 from apftrace.batch.cluster import Cluster
 from apftrace.batch.grouping import Group, find_groups
+from apftrace.batch.items import Item, Sidecar
 from apftrace.batch.job import Task, session_digest
 from apftrace.batch.labels import Labels
 from apftrace.batch.limits import Limits
 from apftrace.batch.overview import Batch, change_key, with_allowed, worth_a_page
 from apftrace.batch.pool import Pool
 from apftrace.batch.runs import Entry
-from apftrace.batch.sources import Item, Sidecar, Walk
+from apftrace.batch.sources import Walk
 from apftrace.batch.store import Store
 from apftrace.schema import SCHEMA_VERSION
 

@@ -9,21 +9,30 @@ import re
 import stat
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from apftrace.batch.containers import DAMAGE as ARCHIVE_DAMAGE
 from apftrace.batch.containers import Member, is_tar, is_zip, special, tar_members, zip_members
+from apftrace.batch.items import (
+    HEAD,
+    SIDECAR,
+    Access,
+    InZip,
+    Item,
+    OnDisk,
+    Sidecar,
+    failed,
+    is_archive,
+    is_companion,
+    is_trace,
+)
 from apftrace.batch.limits import Limits, Readable, Refused, Spooled, spool
 from apftrace.batch.unpack import DAMAGE as STREAM_DAMAGE
 from apftrace.batch.unpack import Unpacked, compression
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator
-    from typing import Any, BinaryIO
-
-HEAD = 512
-SIDECAR = "apftrace-labels.json"
-"""A file of this name says what kernel, host and job the traces beside and below it belong to."""
+    from typing import BinaryIO
 
 MARK = ".apftrace"
 """A folder that holds this is a folder of results, not of traces."""
@@ -31,88 +40,6 @@ MARK = ".apftrace"
 _SIDECAR_BYTES = 1 << 16
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://|.*::")
 _WILD = re.compile(r"[*?\[]")
-_COMPANION = re.compile(
-    r".*\.(?:c|cfg|conf|config|css|csv|gitignore|h|html?|ini|jpe?g|js|json|jsonl|lock|log|md|parquet|patch|png|py|rst"
-    r"|sh|svg|tap|toml|txt|xml|ya?ml)",
-    re.I | re.S,
-)
-"""Names of what lies beside traces in every CI; such a file is a trace only when a parser knows it."""
-
-_TRACE_NAME = re.compile(r".*(?:\.dat|\.data|trace|\.perf)(?:\.\d+)?", re.I | re.S)
-
-
-class Access(Protocol):
-    """How a worker gets at the bytes of an input."""
-
-    def task(self) -> dict[str, Any]:
-        """Return it as plain values that can be sent to a worker."""
-
-
-@dataclass(frozen=True)
-class OnDisk:
-    """A file that a worker opens itself; ``spooled`` keeps a temporary one alive."""
-
-    path: str
-    spooled: Spooled | None = None
-
-    def task(self) -> dict[str, Any]:
-        """Return it as plain values."""
-        return {"file": self.path}
-
-
-@dataclass(frozen=True)
-class InZip:
-    """A member of a zip on disk, unpacked by the worker."""
-
-    path: str
-    index: int
-    spooled: Spooled | None = None
-
-    def task(self) -> dict[str, Any]:
-        """Return it as plain values."""
-        return {"zip": self.path, "index": self.index}
-
-
-@dataclass(frozen=True)
-class AtUrl:
-    """A file that a worker fetches with fsspec."""
-
-    url: str
-
-    def task(self) -> dict[str, Any]:
-        """Return it as plain values."""
-        return {"url": self.url}
-
-
-@dataclass(frozen=True)
-class Item:
-    """One input.
-
-    Attributes:
-        path: as reports name it: the source as the user named it, then the way inside.
-        name: the way inside the source, by which runs of two batches are compared.
-        access: how to read it; null when ``problem`` says why it is not.
-        status: ``refused``, ``unreadable`` or ``skipped`` when it is not read.
-        problem: why.
-        weight: bytes that it accounts for in the progress.
-        identity: what it really is; the same file found twice is one input.
-    """
-
-    path: str
-    name: str
-    access: Access | None
-    status: str = ""
-    problem: str = ""
-    weight: int = 0
-    identity: str = ""
-
-
-@dataclass(frozen=True)
-class Sidecar:
-    """Labels that a file among the traces gives to all in its folder."""
-
-    folder: str
-    content: bytes
 
 
 @dataclass
@@ -242,7 +169,7 @@ class Walk:
         """Return an input by its first bytes: what is empty, or a companion of traces, is not read."""
         if not head:
             return failed(path, name, "unreadable", "an empty file", weight, identity)
-        if not explicit and _is_companion(name, head) and not is_trace(head):
+        if not explicit and is_companion(name, head) and not is_trace(head):
             return failed(path, name, "skipped", "not a trace", weight, identity)
         return Item(path, name, access, weight=weight, identity=identity)
 
@@ -435,27 +362,3 @@ class _Inside:
             yield from self.walk.archive(
                 file, head, path, name, weight, real=copy.path, spooled=copy, depth=self.depth + 1
             )
-
-
-def _is_companion(name: str, head: bytes) -> bool:
-    if _COMPANION.fullmatch(name):
-        return True
-    is_text = not head.translate(None, bytes(range(32, 127)) + b"\t\r\n")
-    return is_text and not _TRACE_NAME.fullmatch(name)
-
-
-def is_archive(head: bytes) -> bool:
-    """Say whether a file that starts with ``head`` is an archive or compressed."""
-    return is_zip(head) or is_tar(head) or compression(head) is not None
-
-
-def is_trace(head: bytes) -> bool:
-    """Say whether a parser knows a file that starts with ``head``."""
-    from apftrace_parsers.registry import BUILTIN, plugins
-
-    return any(parser.sniff(head) for parser in (*BUILTIN, *plugins()))
-
-
-def failed(path: str, name: str, status: str, problem: str, weight: int = 0, identity: str = "") -> Item:
-    """Return an input that is named but not read."""
-    return Item(path, name, None, status, problem, weight, identity or path)

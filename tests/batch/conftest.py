@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 import pytest
 
 from apftrace.batch.children import Caps
+from apftrace.batch.items import Item, Sidecar
 from apftrace.batch.job import Task, file_of
 from apftrace.batch.limits import Limits
 from apftrace.batch.run import Batch, Settings, run_batch
-from apftrace.batch.sources import Item, Sidecar, Walk
+from apftrace.batch.sources import Walk
 from tests.builders import options
 from tests.builders.story import Story
 from tests.model import histories

@@ -27,7 +27,7 @@ from tests.batch.test_sources import MAGIC
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from apftrace.batch.sources import Item
+    from apftrace.batch.items import Item
 
 MIB = 1 << 20
 

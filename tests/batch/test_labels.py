@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import polars as pl
 import pytest
 
+from apftrace.batch.items import SIDECAR
 from apftrace.batch.labels import BadPattern, Labels, compiled, folder_of
-from apftrace.batch.sources import SIDECAR
 from tests.batch.conftest import RunBatch, lines
 from tests.batch.packing import tarred
 

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from apftrace.batch.items import SIDECAR, Sidecar
 from apftrace.batch.limits import Limits
-from apftrace.batch.sources import SIDECAR, Sidecar, Walk
+from apftrace.batch.sources import Walk
 from tests.batch.conftest import content, items
 from tests.batch.packing import ARCHIVES, COMPRESSIONS, tarred, zipped
 
