@@ -48,8 +48,8 @@ def silent_ends(rec: Recording) -> tuple[Loss, ...]:
     """Return the silences of CPUs at either end of the trace that are too long to be chance.
 
     A CPU's data may begin later or end earlier than those of the others, and nothing in the file tells:
-    a buffer that was cut, one that was full. Such a CPU had many records a second as long as it had any,
-    and the others went on without it for about as long as never in between, or for longer.
+    a buffer that was cut, overwritten, or full. Such a CPU had many records a second as long as it had any, and
+    never again for so long none: the others left as many meanwhile, or it took twice the time.
     """
     return tuple(_silent_ends(rec)) if len(rec.cpu_spans) > 1 else ()
 
@@ -69,14 +69,15 @@ def _silent_ends(rec: Recording) -> Iterator[Loss]:
     # Rarely is there any, and only then are all rows worth sorting.
     kept = kept.sort("ts").with_row_index("at") if suspects else kept
     for cpu, first, last, per_ns in suspects:
-        rows = kept.filter(pl.col("cpu") == cpu).select(alone=pl.col("at").cast(pl.Int64).diff().max())
-        alone = int(rows.item() or 1) - 1
+        own = kept.filter(pl.col("cpu") == cpu)
+        alone = int(own["at"].cast(pl.Int64).diff().max() or 1) - 1  # type: ignore[arg-type]
+        pause = int(own["ts"].diff().max() or 0)  # type: ignore[arg-type]
         ends = (
             (first - rec.first_ns, (kept["ts"] < first).sum(), Loss(cpu, "", None, None, first)),
             (rec.last_ns - last, (kept["ts"] > last).sum(), Loss(cpu, "", None, last, None)),
         )
         for silence, others, gap in ends:
-            if per_ns * silence >= DUE and others >= max(DUE, alone / 2):
+            if per_ns * silence >= DUE and others >= DUE and (others >= alone / 2 or silence >= 2 * pause):
                 yield gap
 
 

@@ -78,3 +78,20 @@ def test_what_a_thread_used_later_tells_nothing_of_a_cpu_that_begins_late() -> N
     analysis = analyse(story)
     assert life(analysis, token)["outcome"] == "undecided"
     assert not rules(analysis, "error")
+
+
+def test_a_cpu_that_was_never_again_without_a_record_for_so_long_was_not_idle() -> None:
+    story = Story(cpus=2)
+    for n in range(20):
+        story.pv_life(at=START + n * 100 * MS, cpu=n % 2)
+    token = story.pv_life(at=START + 50 * MS, cpu=0, without=ANSWER)
+    begins = START + 2 * S
+    for n in range(100):
+        story.pv_life(at=begins + n * 4 * MS, cpu=n % 2)
+        # The other CPU has many records while this one pauses, but not for long.
+        story.pv_life(at=begins + 400 * MS + n * 3 * MS, cpu=0)
+        story.pv_life(at=begins + 800 * MS + n * 4 * MS, cpu=n % 2)
+    story.records = [r for r in story.records if r.cpu == 0 or r.ts >= begins]
+    analysis = analyse(story)
+    assert life(analysis, token)["outcome"] == "undecided"
+    assert not rules(analysis, "error")
