@@ -143,12 +143,13 @@ def _verdict(case: Case, findings: pl.DataFrame, unsafe: tuple[str, ...]) -> tup
     open_lives = case.lives.filter(pl.col("outcome") == "in_flight").height
     answered = case.lives.filter(pl.col("outcome") == "answered").height
     undecided = case.lives.filter(pl.col("outcome") == "undecided").height
-    ends = [f"{answered} answered"]
+    ends = [f"{answered} answered"] if answered < n else []
     ends += [f"{open_lives} in flight at the end"] if open_lives else []
     ends += [f"{undecided} undecided"] if undecided else []
     cancelled = n - answered - open_lives - undecided
     ends += [f"{cancelled} cancelled"] if cancelled else []
-    told = f"{faults}: {', '.join(ends)}" if n else "No async page fault in the trace"
+    told = f"{faults}: {', '.join(ends)}" if ends else f"{faults}, {'' if n == 1 else 'all '}answered"
+    told = told if n else "No async page fault in the trace"
     told += followed(case)
     lost = "nothing lost" if not unsafe else "nothing shown to be lost"
     if undecided and not unsafe:
