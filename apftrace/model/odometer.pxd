@@ -12,7 +12,7 @@ cdef int _EXECUTE_START, _EXECUTE_END, _PROCESS_EXIT, _APICV_ACCEPT, _SPENT, _UN
 cdef long long _MSR_EN, _MSR_INT, _MSR_ACK, _PF_VECTOR, _MC_VECTOR, _HLT_VMX, _HLT_SVM
 cdef long long _RESET_RIP, _DM_SMI, _DM_INIT, _DM_SIPI
 cdef long long _NEVER, _ABSURD
-cdef int _TID, _FIRST, _LAST, _GONE, _STATE, _HOG, _HOG_WAIT, _BLOCKED_FOR, _GUEST, _HLTS
+cdef int _TID, _FIRST, _LAST, _GONE, _STATE, _HOG, _BLOCKED_FOR, _GUEST, _HLTS
 cdef int _METERS, _N_METERS, _COUNTED, _MARK
 cdef int _ENTRIES, _VIRQS, _EXIT_TS, _ENTRY_TS, _PREV, _READY_GFN, _VCPU, _WORK
 cdef int _FAULTED, _LIFE, _LIFE_ENTRIES, _READY_ROW, _FIRST_FAULT, _TRIED, _TOLD, _QUEUED, _CHAIN, _SOLE
@@ -51,8 +51,7 @@ cdef class Odometer(Threads):
     cdef int _reset(self, int slot, long long ts, int cpu, long long vcpu, long long rip) except -1 nogil
     @cython.locals(held=longlong)
     cdef int _own(self, int slot, int kind, long long ts, int cpu, long long a, long long b, long long c) except -1 nogil
+    @cython.locals(i=Py_ssize_t, k=int, slot=int)
     cpdef feed(self, const long long[::1] ts, const int[::1] cpu, const int[::1] tid, const int[::1] kind,
                    const long long[::1] a, const long long[::1] b, const long long[::1] c)
-    cdef int _feed(self, const long long[::1] ts, const int[::1] cpu, const int[::1] tid, const int[::1] kind,
-                   const long long[::1] a, const long long[::1] b, const long long[::1] c) except -1 nogil
     cdef int _unanswered(self, int at) except -1

@@ -70,7 +70,7 @@ _ABSURD = 2**60
 
 # Fields of a thread's record in ``state``, first those that `threads` keeps.
 _TID, _FIRST, _LAST = _record.TID, _record.FIRST, _record.LAST
-_GONE, _STATE, _HOG, _HOG_WAIT = _record.GONE, _record.STATE, _record.HOG, _record.HOG_WAIT
+_GONE, _STATE, _HOG = _record.GONE, _record.STATE, _record.HOG
 _BLOCKED_FOR, _GUEST, _HLTS = _record.CLOCK + _record.BLOCKED, _record.GUEST, _record.HLTS
 _METERS, _N_METERS, _COUNTED, _MARK = _record.METERS, _record.N_METERS, _record.COUNTED, _record.MARK
 _ENTRIES, _VIRQS, _EXIT_TS, _ENTRY_TS, _PREV, _READY_GFN, _VCPU, _WORK = (
@@ -153,8 +153,7 @@ class Odometer(Threads):
         base = slot * _FIELDS
         self._become(slot, self.state[base + _STATE], ts)
         seq = self.ledger.put(kind, ts, cpu, base, a, b, c)
-        self.state[base + _HOG] = 0
-        self.state[base + _HOG_WAIT] = 0
+        self._no_wait(base)
         return seq
 
     def _spent(self, slot: int, at: int, ts: int, cpu: int, *, lasted: bool) -> None:
@@ -197,8 +196,7 @@ class Odometer(Threads):
         self.waiting.kept[kept + _K_MARK] = ts
         for meter in range(_N_METERS):
             self.waiting.kept[kept + _K_MARK + 1 + meter] = self.state[vcpu + _METERS + meter]
-        self.state[vcpu + _HOG] = 0
-        self.state[vcpu + _HOG_WAIT] = 0
+        self._no_wait(vcpu)
 
     def _try(self, slot: int, ts: int, cpu: int, gva: int, gfn: int) -> None:
         # What it becomes is known with the thread's next fault event.
@@ -214,8 +212,7 @@ class Odometer(Threads):
         self.state[base + _T_FIRST] = self.state[base + _FAULTED] < 0
         self.state[base + _FAULTED] = _TRY
         self.state[base + _CHAIN] = _TRY
-        self.state[base + _HOG] = 0
-        self.state[base + _HOG_WAIT] = 0
+        self._no_wait(base)
 
     def _untried(self, slot: int, last: int) -> None:
         # A try that became nothing is an anchor of its own, with the thread's reading at its time.
@@ -408,32 +405,20 @@ class Odometer(Threads):
     ) -> None:
         """Take the rows of one batch, in time order."""
         with cython.nogil:
-            self._feed(ts, cpu, tid, kind, a, b, c)
-
-    def _feed(
-        self,
-        ts: memoryview,
-        cpu: memoryview,
-        tid: memoryview,
-        kind: memoryview,
-        a: memoryview,
-        b: memoryview,
-        c: memoryview,
-    ) -> None:
-        for i in range(len(ts)):
-            k = kind[i]
-            if k == _LOST:
-                self.asleep.losses += 1
-                continue
-            slot = self._slot_of(tid[i], ts[i], cpu[i])
-            self._seen(slot, tid[i], ts[i], cpu[i])
-            if k == _SWITCH:
-                self._switch(ts[i], cpu[i], a[i], b[i], c[i])
-            elif k in (_WAKING, _WAKEUP):
-                self._wake(ts[i], cpu[i], a[i])
-            else:
-                self._own(slot, k, ts[i], cpu[i], a[i], b[i], c[i])
-                self.state[slot * _FIELDS + _PREV] = k
+            for i in range(len(ts)):
+                k = kind[i]
+                if k == _LOST:
+                    self.asleep.losses += 1
+                    continue
+                slot = self._slot_of(tid[i], ts[i], cpu[i])
+                self._seen(slot, tid[i], ts[i], cpu[i])
+                if k == _SWITCH:
+                    self._switch(ts[i], cpu[i], a[i], b[i], c[i])
+                elif k in (_WAKING, _WAKEUP):
+                    self._wake(ts[i], cpu[i], a[i])
+                else:
+                    self._own(slot, k, ts[i], cpu[i], a[i], b[i], c[i])
+                    self.state[slot * _FIELDS + _PREV] = k
 
     def finish(self) -> None:
         """Close the books: a try that is its thread's last fault event becomes an anchor."""

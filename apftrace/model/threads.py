@@ -87,7 +87,7 @@ class Threads:
 
     def _slot_of(self, tid: int, ts: int, cpu: int) -> int:
         # Threads are few and never forgotten, so open addressing needs no deletion.
-        at = (tid ^ (tid >> 10)) & self.mask
+        at = self._hash(tid)
         while self.slots[at] >= 0:
             if self.state[self.slots[at] * self.width + _TID] == tid:
                 return self.slots[at]
@@ -130,6 +130,11 @@ class Threads:
         for meter in range(_N_METERS):
             counted = self.state[base + _METERS + meter] - self.state[base + at + 1 + meter]
             self.state[base + _COUNTED + meter] = counted
+
+    def _no_wait(self, base: int) -> None:
+        # From here on the longest wait, and who had the CPU meanwhile, are found anew.
+        self.state[base + _HOG] = 0
+        self.state[base + _HOG_WAIT] = 0
 
     def _seen(self, slot: int, tid: int, ts: int, cpu: int) -> None:
         base = slot * self.width

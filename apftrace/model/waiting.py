@@ -95,7 +95,8 @@ class Waiting:
     def answer(self, slot: int, token: int, gva: int) -> int:
         """Return the entry of the latest life that a ready on this thread answers, and free it; -1 when none waits.
 
-        What is in it stays until the next life begins. Whatever its token says, no life of the page on this thread waits for the page after it.
+        What is in it stays until the next life begins. Whatever its token says, no life of the page on this
+        thread waits for the page after it.
         """
         home = self._home(gva)
         at = self.heads[home]
