@@ -11,6 +11,7 @@ import polars as pl
 from apftrace.ahead import one_ahead
 from apftrace.model import tracepoints as tp
 from apftrace.model.anchors import Anchors
+from apftrace.model.asleep import Asleep
 from apftrace.model.loss import busy_cpus, settled_threads, silent_ends
 from apftrace.model.odometer import Odometer
 from apftrace_parsers.base import Loss, PassResult
@@ -82,7 +83,7 @@ class Recording:
     guests: dict[int, str] = field(default_factory=dict)
     silent: frozenset[int] = frozenset()
     describes_all: bool = False
-    asleep: pl.DataFrame = field(default_factory=lambda: asleep_of(Odometer()))
+    asleep: pl.DataFrame = field(default_factory=lambda: asleep_of({"tid": [], "vcpu": []}, Asleep()))
 
     def kind(self, *kinds: int) -> pl.DataFrame:
         """Return the anchors of these kinds, in time order."""
@@ -150,11 +151,12 @@ def assemble(
 ) -> Recording:
     """Put the anchors of one pass and what the pass counted together."""
     recorded, fields = recorded_kinds(source, result)
+    threads = odometer.threads()
     return Recording(
         machine=machine,
         clock=source.info.clock,
         anchors=Anchors(odometer.ledger),
-        threads=threads_of(odometer, source.info),
+        threads=threads_of(threads, source.info),
         cpus_of={tid: frozenset(cpus) for tid, cpus in odometer.cpus_of.items()},
         losses=tuple(result.losses),
         uncovered=tuple(uncovered_cpus(source.info.cpus, result)),
@@ -170,7 +172,7 @@ def assemble(
         last_ns=result.last_ns or 0,
         guests={tid: g.name for g in source.info.guests for tid in g.vcpu_tids.values()},
         describes_all=len(source.formats()) > _MOST_CHOSEN,
-        asleep=asleep_of(odometer),
+        asleep=asleep_of(threads, odometer.asleep),
     )
 
 
@@ -206,21 +208,20 @@ def _count(counts: dict[str, int], event: str) -> int:
     return counts.get(event, 0) or counts.get(event.rsplit(":", maxsplit=1)[-1], 0)
 
 
-def asleep_of(odometer: Odometer) -> pl.DataFrame:
+def asleep_of(threads: Mapping[str, list[int]], asleep: Asleep) -> pl.DataFrame:
     """Return what each thread slept through: tid, vcpu, count, slept and the other sums of ``asleep.SUMS``.
 
     ``slept`` is in ns, ``in_user`` and ``in_kernel`` count the faults by where the guest's code was, ``doubtful``
     those with a gap in the record, which ``count`` leaves out; ``most`` to ``end_cpu`` are of the longest.
     """
-    threads = odometer.threads()
-    sums = {name: threads[name] for name in ("tid", "vcpu")} | odometer.asleep.take(len(threads["tid"]))
+    sums = {name: threads[name] for name in ("tid", "vcpu")} | asleep.take(len(threads["tid"]))
     table = pl.DataFrame(sums, schema=dict.fromkeys(sums, pl.Int64))
     return table.filter((pl.col("count") > 0) | (pl.col("doubtful") > 0)).sort("first", "tid")
 
 
-def threads_of(odometer: Odometer, info: SourceInfo) -> pl.DataFrame:
+def threads_of(threads: Mapping[str, list[int]], info: SourceInfo) -> pl.DataFrame:
     """Return the final reading per thread, with its name and process where the trace says so."""
-    table = pl.DataFrame(odometer.threads(), schema_overrides={"tid": pl.Int32})
+    table = pl.DataFrame(threads, schema_overrides={"tid": pl.Int32})
     tids = table["tid"].to_list()
     return table.with_columns(
         pl.Series("comm", _looked_up(tids, info.comms), pl.String),

@@ -89,7 +89,7 @@ def no_host(info: SourceInfo) -> Recording:
         machine="host",
         clock=info.clock,
         anchors=Anchors(odometer.ledger),
-        threads=threads_of(odometer, empty),
+        threads=threads_of(odometer.threads(), empty),
         cpus_of={},
         losses=(),
         uncovered=(),
