@@ -39,11 +39,10 @@ def analyse_source(source: Source, *, late_after: int | None = None) -> Analysis
     """
     if source.info.peer is not None:
         return _guest_alone(source)
-    clock_is_ns = source.info.clock_unit == "ns"
-    rec, result = record(source, lasting=lasting(late_after, clock_is_ns=clock_is_ns))
+    rec, result = _recorded(source, late_after)
     if not _serves_pages(rec) and _is_guest(source):
         return _guest_alone(source)
-    case = correlate(rec, late_after=late_after, clock_is_ns=clock_is_ns)
+    case = _correlated(source, rec, late_after)
     return _concluded(source, case, (describe(source, rec, result),))
 
 
@@ -73,13 +72,24 @@ def analyse_pair(source: Source, guests: Sequence[GuestInput], *, late_after: in
     """
     from apftrace.model.guest.pair import with_guests
 
-    clock_is_ns = source.info.clock_unit == "ns"
-    rec, result = record(source, lasting=lasting(late_after, clock_is_ns=clock_is_ns))
-    case = correlate(rec, late_after=late_after, clock_is_ns=clock_is_ns)
+    rec, result = _recorded(source, late_after)
+    case = _correlated(source, rec, late_after)
     case, recorded = with_guests(case, source, guests, late_after)
     inputs = [describe(source, rec, result)]
     inputs += [describe(g.source, r, res) for g, (r, res) in zip(guests, recorded, strict=True)]
     return _concluded(source, case, tuple(inputs))
+
+
+def _recorded(source: Source, late_after: int | None) -> tuple[Recording, PassResult]:
+    return record(source, lasting=lasting(late_after, clock_is_ns=_is_in_ns(source)))
+
+
+def _correlated(source: Source, rec: Recording, late_after: int | None = None) -> Case:
+    return correlate(rec, late_after=late_after, clock_is_ns=_is_in_ns(source))
+
+
+def _is_in_ns(source: Source) -> bool:
+    return source.info.clock_unit == "ns"
 
 
 def _concluded(source: Source, case: Case, inputs: tuple[Input, ...]) -> Analysis:
@@ -95,7 +105,7 @@ def analyse_guest(source: Source, machine: str) -> Analysis:
     from apftrace.model.guest.recording import record_guest
 
     rec, result = record_guest(source, machine)
-    case = correlate(no_host(source.info), clock_is_ns=source.info.clock_unit == "ns")
+    case = _correlated(source, no_host(source.info))
     case = replace(case, guests=(alone(rec),))
     return conclude(case, (describe(source, rec, result),))
 
