@@ -148,8 +148,12 @@ def _verdict(case: Case, findings: pl.DataFrame, unsafe: tuple[str, ...]) -> tup
     ends += [f"{undecided} undecided"] if undecided else []
     cancelled = n - answered - open_lives - undecided
     ends += [f"{cancelled} cancelled"] if cancelled else []
-    told = f"{faults}: {', '.join(ends)}" if ends else f"{faults}, {'' if n == 1 else 'all '}answered"
-    told = told if n else "No async page fault in the trace"
+    if not n:
+        told = "No async page fault in the trace"
+    elif ends:
+        told = f"{faults}: {', '.join(ends)}"
+    else:
+        told = f"{faults}, {'' if n == 1 else 'all '}answered"
     told += followed(case)
     lost = "nothing lost" if not unsafe else "nothing shown to be lost"
     if undecided and not unsafe:

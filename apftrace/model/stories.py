@@ -10,7 +10,7 @@ from apftrace.analysis import Step, Story
 from apftrace.model import timeline
 from apftrace.model import tracepoints as tp
 from apftrace.model.rules.base import Row, duration, hexed, rows
-from apftrace.model.rules.causes import cause_of, with_spent
+from apftrace.model.rules.causes import cause_of, longer_half, with_spent
 from apftrace.model.rules.guest_causes import cause_in_guest
 from apftrace.model.rules.late import late_lives
 
@@ -146,7 +146,9 @@ def _told(case: Case, life: Row, phase: str) -> Iterator[str]:
     if phase in ("p4", "p5") and life[phase] > case.late_after[phase]:
         opened = f", {did.window_exits} of them for an interrupt window" if did and did.window_exits else ""
         exits = f" ({plural(did.exits, 'exit')}{opened})" if did else ""
-        yield f"{_cause(case, life, phase)}{exits}"
+        one = case.lives.filter(pl.col("life") == life["life"]).with_columns(pl.lit(phase).alias("phase"))
+        cause = cause_of(case, next(iter(rows(with_spent(case.rec, one)))), {})[0]
+        yield f"{cause}{exits}"
 
 
 def told_of(case: Case, did: Spent, who: str, whole: int) -> Iterator[str]:
@@ -193,7 +195,8 @@ def _held(case: Case, life: Row) -> str:
     )
     links = held.filter(pl.col("overlap") > 0).sort("start")
     worst = set(links.sort("overlap", descending=True)["start"].head(_HOLDERS))
-    holders = {r["life"]: r for r in rows(case.lives.filter(pl.col("life").is_in(links["life"].implode())))}
+    held_by = longer_half(case.lives.filter(pl.col("life").is_in(links["life"].implode())))
+    holders = {r["life"]: r for r in rows(with_spent(case.rec, held_by))}
     told = [_link(case, link, holders.get(link["life"])) for link in rows(links) if link["start"] in worst]
     more = f" and {links.height - len(told)} more" if links.height > len(told) else ""
     return f"slot taken for {duration(case, life['slot_busy'])}: {', then '.join(told)}{more}"
@@ -203,12 +206,6 @@ def _link(case: Case, link: Row, holder: Row | None) -> str:
     name = f"{hexed(link['token'])} held it {duration(case, link['overlap'])}"
     if holder is None or holder["p4"] is None or holder["p5"] is None:
         return name
-    phase = "p4" if holder["p4"] >= holder["p5"] else "p5"
-    if holder[phase] <= case.late_after[phase]:
+    if holder[holder["phase"]] <= case.late_after[holder["phase"]]:
         return name
-    return f"{name} ({_cause(case, holder, phase)})"
-
-
-def _cause(case: Case, life: Row, phase: str) -> str:
-    one = case.lives.filter(pl.col("life") == life["life"]).with_columns(pl.lit(phase).alias("phase"))
-    return cause_of(case, next(iter(rows(with_spent(case.rec, one)))), {})[0]
+    return f"{name} ({cause_of(case, holder, {})[0]})"

@@ -140,9 +140,11 @@ def _cause_in_predecessor(
 ) -> tuple[str, str, int | None]:
     holder = holders.get(life["blocker_life"])
     held, token = duration(case, life["slot_busy"]), hexed(life["blocker"])
-    if holder and holder[holder["phase"]] is not None and not _lasted(case, holder):
-        return f"slot held {held} by several predecessors, longest by {token}", PROVED, life["blocker"]
-    why = _cause_in_vcpu(case, holder)[0] if holder and holder[holder["phase"]] is not None else "not ACKed"
+    why = "not ACKed"
+    if holder is not None and holder[holder["phase"]] is not None:
+        if not _lasted(case, holder):
+            return f"slot held {held} by several predecessors, longest by {token}", PROVED, life["blocker"]
+        why = _cause_in_vcpu(case, holder)[0]
     return f"slot held {held} by predecessor {token}: {why}", PROVED, life["blocker"]
 
 

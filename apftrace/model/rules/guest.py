@@ -103,7 +103,10 @@ def _legacy_protocol(case: Case) -> Iterable[Finding]:
 
 
 def _vcpu_spin(case: Case) -> Iterable[Finding]:
-    lives = with_spent(case.rec, case.lives.with_columns(pl.lit("p3").alias("phase")))
+    # Few lives have anything to do with so many halts, and only theirs are worth looking up.
+    spun = case.rec.kind(tp.SPENT).filter(pl.col("hlts") >= SPIN_EXITS)["seq"] + 1
+    lives = case.lives.filter(pl.col("comp_hlts").is_not_null() | pl.col("ready_seq").is_in(spun.implode()))
+    lives = with_spent(case.rec, lives.with_columns(pl.lit("p3").alias("phase")))
     waits = (
         by_thread(lives, case.threads.select("tid", pl.col("hlts").alias("hlts_end")))
         .with_columns(
