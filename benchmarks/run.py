@@ -89,21 +89,26 @@ def used(trace: Path) -> list[str]:
     return [found.event.replace(":", "/") for found in resolved]
 
 
+def counted(trace: Path) -> dict[str, int]:
+    """Return how many hits of each tracepoint a trace holds."""
+    result = PassResult()
+    for _ in open_source(trace).stream((), result):
+        pass
+    return result.counts
+
+
 def check_filter(trace: Path) -> None:
     """Make sure that the peer really filters: it must print one line per event, and nothing else.
 
     Raises:
         Failed: it does not.
     """
-    source = open_source(trace)
-    counts = PassResult()
-    for _ in source.stream((), counts):
-        pass
+    counts = counted(trace)
     wanted = "kvm_async_pf_ready"
     printed = subprocess.run(report(trace, [f"kvm/{wanted}"]), capture_output=True, text=True, check=False)
     lines = [line for line in printed.stdout.splitlines() if ": " in line]
-    if len(lines) != counts.counts[wanted] or any(wanted not in line for line in lines):
-        raise Failed(f"trace-cmd report -F printed {len(lines)} lines for {counts.counts[wanted]} {wanted}")
+    if len(lines) != counts[wanted] or any(wanted not in line for line in lines):
+        raise Failed(f"trace-cmd report -F printed {len(lines)} lines for {counts[wanted]} {wanted}")
 
 
 def measure(every: Sequence[Job], runs: int) -> dict[str, Usage]:
@@ -220,10 +225,8 @@ def figures(size: int, runs: int, folder: Path, then: Path | None) -> str:
 
 
 def _share(trace: Path) -> float:
-    counts = PassResult()
-    for _ in open_source(trace).stream((), counts):
-        pass
-    return sum(counts.counts.get(name, 0) for name in ASYNC_PF_EVENTS) / sum(counts.counts.values())
+    counts = counted(trace)
+    return sum(counts.get(name, 0) for name in ASYNC_PF_EVENTS) / sum(counts.values())
 
 
 def _size(text: str) -> int:
