@@ -44,10 +44,8 @@ class MachineText:
     name: bytes
 
     def pieces(self, log: ImportLog) -> Iterator[bytes]:
-        """Yield the lines that begin with the name; a piece may be empty."""
-        own = re.compile(rb"^ *" + re.escape(self.name) + rb": ([^\n]*\n)", re.MULTILINE)
-        for block in whole_lines(self.text.pieces(log), log):
-            yield b"".join(own.findall(block))
+        """Return the lines that begin with the name; a piece may be empty."""
+        return _found(self.text, rb"^ *" + re.escape(self.name) + rb": ([^\n]*\n)", log)
 
 
 @dataclass(frozen=True)
@@ -63,8 +61,12 @@ class StrangeText:
     names: Collection[bytes]
 
     def pieces(self, log: ImportLog) -> Iterator[bytes]:
-        """Yield the lines that begin with none of the names; a piece may be empty."""
+        """Return the lines that begin with none of the names; a piece may be empty."""
         known = b"|".join(map(re.escape, self.names))
-        strange = re.compile(rb"^(?! *(?:" + known + rb"): )[^\n]*\n", re.MULTILINE)
-        for block in whole_lines(self.text.pieces(log), log):
-            yield b"".join(strange.findall(block))
+        return _found(self.text, rb"^(?! *(?:" + known + rb"): )[^\n]*\n", log)
+
+
+def _found(text: Text, line: bytes, log: ImportLog) -> Iterator[bytes]:
+    pattern = re.compile(line, re.MULTILINE)
+    for block in whole_lines(text.pieces(log), log):
+        yield b"".join(pattern.findall(block))
