@@ -122,6 +122,11 @@ def page_ready_vectors(rec: Recording, took: pl.DataFrame) -> Vectors:
     return Vectors(rec.vectors, dict(common.select("tid", "vec").iter_rows()))
 
 
+def told_threads(delivered: pl.DataFrame, vectors: Vectors) -> pl.Series:
+    """Return the threads that were told on a page-ready vector: these have no other of their own."""
+    return delivered.filter(vectors.known(pl.col("tid"), pl.col("vec")))["tid"].unique()
+
+
 def deliveries(rec: Recording, paired: pl.DataFrame, lives: pl.DataFrame, vectors: Vectors) -> pl.DataFrame:
     """Return one row per ready that filled the slot, traced or implied, in time order per thread.
 

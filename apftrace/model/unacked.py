@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from apftrace.model import tracepoints as tp
-from apftrace.model.delivery import FIRST_EXTERNAL
+from apftrace.model.delivery import FIRST_EXTERNAL, told_threads
 from apftrace.model.frames import turn
 from apftrace.model.loss import overlaps_blind
 from apftrace.model.outcome import MIN_ENTRIES, Staleness
@@ -91,8 +91,8 @@ def unacked(
 def _on_wrong_vector(delivered: pl.DataFrame, vectors: Vectors) -> pl.Expr:
     # A vector of exceptions, or another than the thread is told on otherwise: what the guest made of it is no news.
     known = vectors.known(pl.col("tid"), pl.col("vec"))
-    told = delivered.filter(known)["tid"].unique().implode()
-    return (~known & ((pl.col("vec") < FIRST_EXTERNAL) | pl.col("tid").is_in(told))).fill_null(value=False)
+    told = pl.col("tid").is_in(told_threads(delivered, vectors).implode())
+    return (~known & ((pl.col("vec") < FIRST_EXTERNAL) | told)).fill_null(value=False)
 
 
 def _with_chances(rec: Recording, last: pl.DataFrame) -> pl.DataFrame:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from apftrace.model import tracepoints as tp
-from apftrace.model.delivery import FIRST_EXTERNAL
+from apftrace.model.delivery import FIRST_EXTERNAL, told_threads
 from apftrace.model.rules.base import (
     ERROR,
     INFO,
@@ -95,7 +95,7 @@ def _wrong_vector(case: Case) -> Iterable[Finding]:
         return
     known = case.vectors.known(pl.col("tid"), pl.col("vec"))
     wrong = case.delivered.filter(pl.col("vec").is_not_null() & pl.col("implied").is_null() & ~known)
-    right = set(case.delivered.filter(known)["tid"].to_list())
+    right = set(told_threads(case.delivered, case.vectors))
     for row in rows(wrong):
         vec = int(row["vec"])
         sure = vec < FIRST_EXTERNAL
