@@ -198,6 +198,10 @@ class Story:
             life.entry(second, "entry")
         return self
 
+    def switch(self, at: int, before: int, after: int, *, state: int = 0, cpu: int = 0) -> Story:
+        """Add a context switch; ``state`` 0 runnable, 1 asleep, 2 uninterruptible."""
+        return self.event(at, "sched_switch", before, cpu, prev_pid=before, prev_state=state, next_pid=after)
+
     def interrupt(self, *, at: int, vector: int = 0xEC, vcpu: int = 0, vm: int = 0) -> Story:
         """Add the delivery of another interrupt: guest interrupts are on."""
         life = _Life(self, vcpu, 0, 0, None, vm, ())

@@ -184,6 +184,14 @@ class Edit:
         """Say whether all CPUs were recorded without a loss from not_present on."""
         return not any(ts > life.not_present.ts for ts in self.lives.losses)
 
+    def pick_stuck(self) -> Life:
+        """Return a PV life that is stuck for all to see when its wakeup is lost.
+
+        Raises:
+            NotHere: there is none.
+        """
+        return self.pick(x for x in self.whole(pv=True) if self.stuck_clearly(x))
+
     def stuck_clearly(self, life: Life) -> bool:
         """Say whether the records after ``completed`` would prove that a missing ready is lost.
 

@@ -137,7 +137,7 @@ def on_intel(edit: Edit) -> list[Expectation]:
 
 @mutator
 def lost_on_intel(edit: Edit) -> list[Expectation]:
-    life = edit.pick(x for x in edit.whole(pv=True) if edit.stuck_clearly(x))
+    life = edit.pick_stuck()
     edit.drop(life.answer())
     edit.change_each(as_vmx)
     return [expect("lost-wakeup", life, "found")]

@@ -13,16 +13,16 @@ if TYPE_CHECKING:
 LOST = "lost-wakeup"
 
 
-def _lose(edit: Edit) -> Life:
+def lose(edit: Edit) -> Life:
     """Drop ready, accept, injection, EOI and ACK of a PV life that is stuck for all to see."""
-    life = edit.pick(x for x in edit.whole(pv=True) if edit.stuck_clearly(x))
+    life = edit.pick_stuck()
     edit.drop(life.answer())
     return life
 
 
 @mutator
 def lost(edit: Edit) -> list[Expectation]:
-    return [expect(LOST, _lose(edit), "found")]
+    return [expect(LOST, lose(edit), "found")]
 
 
 @mutator
@@ -52,7 +52,7 @@ def lost_just_before_end(edit: Edit) -> list[Expectation]:
 @mutator
 def lost_without_progress(edit: Edit) -> list[Expectation]:
     """The vCPU thread leaves no record after ``completed``: it may be paused, blocked or gone."""
-    life = edit.pick(x for x in edit.whole(pv=True) if edit.stuck_clearly(x))
+    life = edit.pick_stuck()
     assert life.completed
     edit.drop(life.answer())
     end, tid = life.completed.ts, life.tid
@@ -64,7 +64,7 @@ def lost_without_progress(edit: Edit) -> list[Expectation]:
 @mutator
 def lost_without_entries(edit: Edit) -> list[Expectation]:
     """kvm_entry and kvm_exit were not traced: whether the vCPU went on follows from other events at best."""
-    life = _lose(edit)
+    life = lose(edit)
     edit.keep_only(lambda r: r.name not in {"kvm_entry", "kvm_exit"})
     return [expect(LOST, life, "found", "in-flight", "undecided", *over(edit, life))]
 
@@ -107,7 +107,7 @@ def lost_but_page_faults_again(edit: Edit) -> list[Expectation]:
 
 def _lose_with_mark(edit: Edit, *, count: int) -> list[Expectation]:
     """Lose a wakeup, and say that its CPU lost records when the wakeup would have been traced, or later."""
-    life = edit.pick(x for x in edit.whole(pv=True) if edit.stuck_clearly(x))
+    life = edit.pick_stuck()
     edit.drop(life.answer())
     following = [r for r in edit.lives.after(life.ack[-1], 400) if r.name != "kvm_async_pf_ready"]
     edit.change(edit.pick(following[:1] if edit.rng.random() < 0.5 else following), missed=count)
@@ -127,7 +127,7 @@ def lost_under_uncounted_loss(edit: Edit) -> list[Expectation]:
 @mutator
 def lost_with_loss_before_completed(edit: Edit) -> list[Expectation]:
     """Records were lost while the work was under way: no ready can be among them, but that is subtle."""
-    life = _lose(edit)
+    life = lose(edit)
     assert life.completed
     inside = [r for r in edit.lives.after(life.not_present, 400) if r.ts < life.completed.ts]
     edit.change(edit.pick(r for r in inside if r is not life.exception), missed=9)
@@ -137,7 +137,7 @@ def lost_with_loss_before_completed(edit: Edit) -> list[Expectation]:
 @mutator
 def lost_after_loss(edit: Edit) -> list[Expectation]:
     """The loss ended before not_present: it cannot hide the answer."""
-    life = _lose(edit)
+    life = lose(edit)
     assert life.try_
     earlier = [
         r for r in edit.lives.threads[life.tid] if r.ts < life.try_.ts and not r.name.startswith("kvm_async")
@@ -151,7 +151,7 @@ def lost_after_loss(edit: Edit) -> list[Expectation]:
 @mutator
 def lost_with_loss_elsewhere(edit: Edit) -> list[Expectation]:
     """Records were lost on a CPU that neither the vCPU nor a worker ever used."""
-    life = _lose(edit)
+    life = lose(edit)
     busy = set(edit.lives.vcpus)
     idle = [
         r for r in edit.capture.records if r.tid == 0 and r.name == "sched_wakeup" and r["pid"] not in busy

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from .edit import Edit, Expectation, NotHere, expect, mutator
 from .mutate_end import LOST, open_at, vm_of
+from .mutate_lost import lose
 
 if TYPE_CHECKING:
     from .lives import Life
@@ -13,13 +14,6 @@ if TYPE_CHECKING:
 
 RESET_RIP = 0xFFF0
 INIT, SIPI = 0x500, 0x600
-
-
-def _stuck(edit: Edit) -> Life:
-    """Lose the wakeup of a PV life for all to see."""
-    life = edit.pick(x for x in edit.whole(pv=True) if edit.stuck_clearly(x))
-    edit.drop(life.answer())
-    return life
 
 
 def _entry_within(edit: Edit, life: Life) -> Rec:
@@ -88,7 +82,7 @@ def _send(edit: Edit, sender: Life, near: Rec, vcpu: int, mode: int) -> None:
 def lost_long_before_reset(edit: Edit) -> list[Expectation]:
     """The wakeup was lost for all to see before the vCPU was reset, at the end of the trace."""
     edit.need_no_loss()
-    life = _stuck(edit)
+    life = lose(edit)
     last = [r for r in edit.lives.threads[life.tid] if r.name == "kvm_entry"][-1]
     edit.change(last, rip=RESET_RIP)
     return [expect("lost-wakeup", life, "found")]
@@ -98,7 +92,7 @@ def lost_long_before_reset(edit: Edit) -> list[Expectation]:
 def lost_beside_sipi(edit: Edit) -> list[Expectation]:
     """A SIPI to a vCPU that runs is ignored, an INIT to another is not its own."""
     edit.need_no_loss()
-    life = _stuck(edit)
+    life = lose(edit)
     vcpu = life.token & 0xFFF
     assert life.completed
     near = next(
@@ -126,7 +120,7 @@ def _sweep(edit: Edit, life: Life) -> None:
 def lost_by_clear(edit: Edit) -> list[Expectation]:
     """The queue is cleared on SMM or CR0.PG; later faults of the vCPU are answered."""
     edit.need_no_loss()
-    life = _stuck(edit)
+    life = lose(edit)
     _sweep(edit, life)
     return [expect("lost-wakeup", life, "found")]
 
@@ -135,7 +129,7 @@ def lost_by_clear(edit: Edit) -> list[Expectation]:
 def cleared_and_nothing_after(edit: Edit) -> list[Expectation]:
     """The same, and no later fault of the vCPU is answered: the guest may be on its way through a reset."""
     edit.need_no_loss()
-    life = _stuck(edit)
+    life = lose(edit)
     _sweep(edit, life)
     edit.erase(edit.lives.later(life))
     return [expect("lost-wakeup", life, "undecided", "in-flight")]

@@ -77,6 +77,13 @@ def _plain_fault(edit: Edit) -> tuple[Rec, Rec]:
     return edit.pick(found)
 
 
+def _only_fault(edit: Edit) -> tuple[Rec, Rec]:
+    """Return a plain fault and its entry, with no other sleep in the way."""
+    found = _plain_fault(edit)
+    _wakeful(edit)
+    return found
+
+
 def _expected(fault: Rec, *verdicts: str) -> Expectation:
     return Expectation((SYNC,), fault.tid + AWAY, None, frozenset(verdicts))
 
@@ -87,8 +94,7 @@ def _everywhere() -> Expectation:
 
 @mutator
 def sync_fault(edit: Edit) -> list[Expectation]:
-    fault, entry = _plain_fault(edit)
-    _wakeful(edit)
+    fault, entry = _only_fault(edit)
     _sleep(edit, fault, entry)
     others = [tid for tid in edit.lives.vcpus if tid != fault.tid]
     quiet = [Expectation((SYNC,), tid + AWAY, None, frozenset({"quiet", "left-truncated"})) for tid in others]
@@ -98,8 +104,7 @@ def sync_fault(edit: Edit) -> list[Expectation]:
 @mutator
 def sync_fault_of_an_older_kernel(edit: Edit) -> list[Expectation]:
     """Without guest_rip, as before 6.1: it reads 0."""
-    fault, entry = _plain_fault(edit)
-    _wakeful(edit)
+    fault, entry = _only_fault(edit)
     _sleep(edit, fault, entry)
     edit.change_each(lambda r: r.but(guest_rip=0) if r.name == "kvm_page_fault" else r)
     return [_expected(fault, "found")]
@@ -108,8 +113,7 @@ def sync_fault_of_an_older_kernel(edit: Edit) -> list[Expectation]:
 @mutator
 def sync_fault_under_loss(edit: Edit) -> list[Expectation]:
     """A record was lost while it slept: it may have been the try."""
-    fault, entry = _plain_fault(edit)
-    _wakeful(edit)
+    fault, entry = _only_fault(edit)
     _sleep(edit, fault, entry, missed=edit.rng.choice([-1, 1]))
     return [_everywhere()]
 
@@ -117,8 +121,7 @@ def sync_fault_under_loss(edit: Edit) -> list[Expectation]:
 @mutator
 def sync_fault_cut_off(edit: Edit) -> list[Expectation]:
     """The trace ends while it sleeps."""
-    fault, entry = _plain_fault(edit)
-    _wakeful(edit)
+    fault, entry = _only_fault(edit)
     _sleep(edit, fault, entry)
     edit.keep_only(lambda r: r.ts < entry.ts)
     return [_everywhere()]
@@ -127,8 +130,7 @@ def sync_fault_cut_off(edit: Edit) -> list[Expectation]:
 @mutator
 def sync_fault_not_traced(edit: Edit) -> list[Expectation]:
     """One of the tracepoints that show it was off."""
-    fault, entry = _plain_fault(edit)
-    _wakeful(edit)
+    fault, entry = _only_fault(edit)
     _sleep(edit, fault, entry)
     off = edit.rng.choice(NEEDED)
     edit.keep_only(lambda r: r.name != off)
@@ -137,8 +139,7 @@ def sync_fault_not_traced(edit: Edit) -> list[Expectation]:
 
 @mutator
 def sleep_is_interruptible(edit: Edit) -> list[Expectation]:
-    fault, entry = _plain_fault(edit)
-    _wakeful(edit)
+    fault, entry = _only_fault(edit)
     _sleep(edit, fault, entry, state=edit.rng.choice([0, 1, 0x80]))
     return [_everywhere()]
 
@@ -168,8 +169,7 @@ def _fault_of(edit: Edit, life: Life) -> Rec | None:
 @mutator
 def sleep_of_the_vmm(edit: Edit) -> list[Expectation]:
     """MMIO: KVM_RUN returned to the VMM, whose device sleeps."""
-    fault, entry = _plain_fault(edit)
-    _wakeful(edit)
+    fault, entry = _only_fault(edit)
     gone = edit.make("kvm_userspace_exit", fault.ts + 1, fault.cpu, fault.tid, reason=6, errno=0)
     edit.add(gone)
     _sleep(edit, gone, entry)

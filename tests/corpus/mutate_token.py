@@ -157,7 +157,7 @@ def interrupt_lost(edit: Edit) -> list[Expectation]:
 @mutator
 def slot_blocked(edit: Edit) -> list[Expectation]:
     """No ACK, and all later faults of the vCPU are done but never ready: blocked, not lost."""
-    life = edit.pick(x for x in edit.whole(pv=True) if edit.stuck_clearly(x))
+    life = edit.pick_stuck()
     edit.drop(life.ack)
     assert life.ready
     told = life.ready.ts

@@ -173,27 +173,28 @@ def vcpu_unplugged(edit: Edit) -> list[Expectation]:
 @mutator
 def clocks_apart(edit: Edit) -> list[Expectation]:
     """The clocks of the CPUs disagree by microseconds."""
-    if not edit.capture.ticks_per_ns:
-        raise NotHere
-    ahead = [edit.capture.ticks(edit.rng.randint(0, 20_000)) for _ in range(edit.capture.cpus)]
-    edit.change_each(lambda r: r.but(ts=r.ts + ahead[r.cpu]))
+    _set_apart(edit, 20_000)
     return _quiet()
 
 
 @mutator
 def clocks_far_apart(edit: Edit) -> list[Expectation]:
     """The clocks of the CPUs disagree by milliseconds: threads that move between them go back in time."""
+    _set_apart(edit, 3_000_000)
+    return _quiet()
+
+
+def _set_apart(edit: Edit, most_ns: int) -> None:
     if not edit.capture.ticks_per_ns:
         raise NotHere
-    ahead = [edit.capture.ticks(edit.rng.randint(0, 3_000_000)) for _ in range(edit.capture.cpus)]
+    ahead = [edit.capture.ticks(edit.rng.randint(0, most_ns)) for _ in range(edit.capture.cpus)]
     edit.change_each(lambda r: r.but(ts=r.ts + ahead[r.cpu]))
-    return _quiet()
 
 
 @mutator
 def lost_with_clocks_apart(edit: Edit) -> list[Expectation]:
     edit.need_no_loss()
-    life = edit.pick(x for x in edit.whole(pv=True) if edit.stuck_clearly(x))
+    life = edit.pick_stuck()
     edit.drop(life.answer())
     clocks_far_apart(edit)
     return [expect("lost-wakeup", life, "found", "undecided", "in-flight", "repaired")]
@@ -249,7 +250,7 @@ def nameless(edit: Edit) -> list[Expectation]:
 def lost_elsewhere(edit: Edit) -> list[Expectation]:
     """A lost wakeup on another host: one of several other sets of tracepoints, numbers or clocks."""
     edit.need_no_loss()
-    life = edit.pick(x for x in edit.whole(pv=True) if edit.stuck_clearly(x))
+    life = edit.pick_stuck()
     edit.drop(life.answer())
     edit.rng.choice(_HOSTS)(edit)
     return [expect("lost-wakeup", life, "found")]
@@ -267,7 +268,7 @@ def lost_in_no_kvmapf(edit: Edit) -> list[Expectation]:
 @mutator
 def lost_with_five_events(edit: Edit) -> list[Expectation]:
     """Only the async page fault tracepoints were on: the verdict may be weaker, it must not be wrong."""
-    life = edit.pick(x for x in edit.whole(pv=True) if edit.stuck_clearly(x))
+    life = edit.pick_stuck()
     edit.drop(life.answer())
     edit.keep_only(lambda r: r.name in ASYNC_PF)
     return [expect("lost-wakeup", life, "found", "in-flight", "undecided", *over(edit, life))]
@@ -276,7 +277,7 @@ def lost_with_five_events(edit: Edit) -> list[Expectation]:
 @mutator
 def lost_while_cpu_ended_early(edit: Edit) -> list[Expectation]:
     """No answer, but a CPU's data end soon after completed: it may have come there."""
-    life = edit.pick(x for x in edit.whole(pv=True) if edit.stuck_clearly(x))
+    life = edit.pick_stuck()
     assert life.completed
     start, end = _span(edit)
     # What came before has to show how busy the CPU was.

@@ -180,19 +180,15 @@ def sync_fault(
     story.event(at, "kvm_exit", tid, cpu, exit_reason=0x400, isa=2, guest_rip=rip)
     fault = {"fault_address": gva, "error_code": 0x100000004, "guest_rip": rip, "vcpu_id": vcpu}
     story.event(at + US, "kvm_page_fault", tid, cpu, **fault)
-    switch(story, at=at + 2 * US, cpu=cpu, prev=tid, state=state, following=0)
-    switch(story, at=at + 2 * US + slept, cpu=cpu, prev=0, state=0, following=tid)
+    asleep(story, tid, since=at + 2 * US, until=at + 2 * US + slept, state=state, cpu=cpu)
     if entry:
         story.event(at + 5 * US + slept, "kvm_entry", tid, cpu, vcpu_id=vcpu, rip=rip)
 
 
-def switch(story: Story, *, at: int, cpu: int, prev: int, state: int, following: int) -> None:
-    """Add a switch of a CPU."""
-    story.event(
-        at, "sched_switch", prev, cpu,
-        prev_comm="a", prev_pid=prev, prev_prio=120, prev_state=state,
-        next_comm="b", next_pid=following, next_prio=120,
-    )  # fmt: skip
+def asleep(story: Story, tid: int, *, since: int, until: int, state: int = 2, cpu: int = 0) -> None:
+    """Switch a thread out, in state D, and in again; nobody else runs meanwhile."""
+    story.switch(since, tid, 0, state=state, cpu=cpu)
+    story.switch(until, 0, tid, cpu=cpu)
 
 
 def repeated_fault_storm() -> Story:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from tests.builders import options
 from tests.builders.story import ANSWER, Story
 from tests.model import histories
-from tests.model.histories import PAGE, USER_RIP, refused_try, storm, switch, sync_fault
+from tests.model.histories import PAGE, USER_RIP, asleep, refused_try, storm, sync_fault
 from tests.model.support import LATER, MS, START, US, analyse, calm, found, lines, rules
 
 UNDONE = ANSWER | {"completed", "finished", "worker_back", "from_worker"}
@@ -100,8 +100,7 @@ class TestSyncFaults:
         calm(story)
         sync_fault(story, at=LATER, slept=MS, entry=False)
         tid = story.tid(0)
-        switch(story, at=LATER + 2 * MS, cpu=0, prev=tid, state=2, following=0)
-        switch(story, at=LATER + 4 * MS, cpu=0, prev=0, state=0, following=tid)
+        asleep(story, tid, since=LATER + 2 * MS, until=LATER + 4 * MS)
         story.event(LATER + 5 * MS, "kvm_entry", tid, 0, vcpu_id=0)
         (finding,) = found(analyse(story), "sync-faults")
         assert finding["message"].startswith(
@@ -133,8 +132,7 @@ class TestSyncFaults:
         tid = story.tid(0)
         story.event(LATER, "kvm_page_fault", tid, 0, fault_address=PAGE, error_code=4)
         story.event(LATER + US, "kvm_try_async_get_page", tid, 0, gva=PAGE, gfn=PAGE >> 12)
-        switch(story, at=LATER + 2 * US, cpu=0, prev=tid, state=2, following=0)
-        switch(story, at=LATER + MS, cpu=0, prev=0, state=0, following=tid)
+        asleep(story, tid, since=LATER + 2 * US, until=LATER + MS)
         story.event(LATER + MS + US, "kvm_entry", tid, 0, vcpu_id=0)
         assert rules(analyse(story)) == {"setup-refused"}
 
@@ -145,8 +143,7 @@ class TestSyncFaults:
         tid = story.tid(0)
         story.event(LATER, "kvm_page_fault", tid, 0, fault_address=0xFEB00000, error_code=0x10000000D)
         story.event(LATER + US, "kvm_userspace_exit", tid, 0, reason=6, errno=0)
-        switch(story, at=LATER + 2 * US, cpu=0, prev=tid, state=2, following=0)
-        switch(story, at=LATER + 9 * MS, cpu=0, prev=0, state=0, following=tid)
+        asleep(story, tid, since=LATER + 2 * US, until=LATER + 9 * MS)
         story.event(LATER + 10 * MS, "kvm_entry", tid, 0, vcpu_id=0)
         assert not rules(analyse(story))
 
@@ -164,8 +161,7 @@ class TestSyncFaults:
         story.event(LATER, "kvm_page_fault", tid, 0, fault_address=PAGE, error_code=4)
         story.event(LATER + US, "kvm_entry", tid, 0, vcpu_id=0)
         story.event(LATER + MS, "kvm_exit", tid, 0, exit_reason=0x60, isa=2)
-        switch(story, at=LATER + MS + US, cpu=0, prev=tid, state=2, following=0)
-        switch(story, at=LATER + 9 * MS, cpu=0, prev=0, state=0, following=tid)
+        asleep(story, tid, since=LATER + MS + US, until=LATER + 9 * MS)
         story.event(LATER + 10 * MS, "kvm_entry", tid, 0, vcpu_id=0)
         assert not rules(analyse(story))
 

@@ -29,9 +29,9 @@ OTHER = 900
 
 
 def switch(story: Story, at: int, before: int, after: int, *, state: int = 0, cpu: int = 0) -> None:
-    """Add a context switch; ``state`` 0 runnable, 1 asleep, 2 uninterruptible."""
+    """Add a context switch with a thread that has a name."""
     story.comms[OTHER] = "stress"
-    story.event(at, "sched_switch", before, cpu, prev_pid=before, prev_state=state, next_pid=after)
+    story.switch(at, before, after, state=state, cpu=cpu)
 
 
 def away(story: Story, start: int, stop: int, *, state: int = 0, vcpu: int = 0) -> None:
