@@ -25,7 +25,7 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from children import Failed, Usage, middle, run
-from grow import UNITS, grow
+from grow import UNITS
 
 from apftrace.api import ASYNC_PF_EVENTS
 from apftrace.model import tracepoints as tp
@@ -87,6 +87,13 @@ def used(trace: Path) -> list[str]:
     source = open_source(trace)
     resolved = (found for found in source.resolve(tp.PICKS) if found)
     return [found.event.replace(":", "/") for found in resolved]
+
+
+def make(trace: Path, size: int, then: Path | None) -> None:
+    """Grow the sample in a process of its own: the peak memory of a child is never less than its parent's was."""
+    also = ("--then", str(then)) if then else ()
+    command = (sys.executable, str(HERE / "grow.py"), str(SAMPLE), str(trace), "--size", str(size), *also)
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
 
 def counted(trace: Path) -> dict[str, int]:
@@ -213,8 +220,8 @@ def figures(size: int, runs: int, folder: Path, then: Path | None) -> str:
         then: a trace that follows the sample in each round; null for the sample alone.
     """
     tenth, large = folder / "tenth.dat", folder / "large.dat"
-    grow(SAMPLE, large, size, then)
-    grow(SAMPLE, tenth, size // 10, then)
+    make(large, size, then)
+    make(tenth, size // 10, then)
     check_filter(SAMPLE)
     took = measure(jobs(SAMPLE, tenth, large, folder), runs)
     rows = table(took, walks(large, runs), (tenth.stat().st_size, large.stat().st_size))
