@@ -1,24 +1,44 @@
-"""Two cores for a chain of two steps: make the next batch while the last one is used."""
+"""Two cores for one analysis: make the next batches while one is used, or one frame beside another."""
 
 from __future__ import annotations
 
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
+    from concurrent.futures import Future
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
+_AHEAD = 4
+"""Batches in hand: what one takes longer to make, or to use, than the next evens out."""
 
-def one_ahead(items: Iterable[T]) -> Iterator[T]:
-    """Yield the items, each made in a second thread while the one before it is used.
+
+def made_ahead(items: Iterable[T]) -> Iterator[T]:
+    """Yield the items, made in a second thread while those before them are used.
 
     Worth it where making or using an item lets go of the GIL, as decoding and writing do.
     """
     source = iter(items)
-    with ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(next, source, None)
-        while (item := waiting.result()) is not None:
-            waiting = pool.submit(next, source, None)
+    pool = ThreadPoolExecutor(1)
+    try:
+        waiting = deque(pool.submit(next, source, None) for _ in range(_AHEAD))
+        while (item := waiting.popleft().result()) is not None:
+            waiting.append(pool.submit(next, source, None))
             yield item
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def beside(make: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+    """Begin to make something in a second thread; the future's ``result`` waits for it.
+
+    Worth it where both threads let go of the GIL, as polars does.
+    """
+    pool = ThreadPoolExecutor(1)
+    made = pool.submit(make, *args, **kwargs)
+    pool.shutdown(wait=False)
+    return made

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import click
 
-from apftrace.ahead import one_ahead
+from apftrace.ahead import made_ahead
 from apftrace.api import ASYNC_PF_EVENTS
 from apftrace.cli.screen import refuse_to_overwrite, say
 
@@ -118,7 +118,7 @@ def _parquet(rows: pa.RecordBatchReader, file: BinaryIO) -> None:
     with pq.ParquetWriter(
         file, rows.schema, compression="zstd", use_dictionary=named, write_statistics=sought
     ) as writer:
-        for batch in one_ahead(rows):
+        for batch in made_ahead(rows):
             writer.write_batch(batch)
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from apftrace.ahead import beside
 from apftrace.analysis import Analysis, ClockFit, GuestLink, Input, LossSpan
 from apftrace.model import tracepoints as tp
 from apftrace.model.correlate import Case, correlate
@@ -112,8 +113,10 @@ def analyse_guest(source: Source, machine: str) -> Analysis:
 
 def conclude(case: Case, inputs: tuple[Input, ...]) -> Analysis:
     """Run the rules over a case and put the tables together."""
-    judgement = judge(case)
     faults = faults_table(case)
+    timed = beside(latency, faults)
+    per_vcpu = beside(vcpus, case.rec, case.threads, case.lives, case.accounting, case.spans)
+    judgement = judge(case)
     return Analysis(
         inputs=inputs,
         verdict=judgement.verdict,
@@ -122,9 +125,9 @@ def conclude(case: Case, inputs: tuple[Input, ...]) -> Analysis:
         protocol=protocol(case.rec, case.lives, case.delivered, case.vectors.all),
         faults=faults,
         findings=judgement.findings,
-        vcpus=vcpus(case.rec, case.threads, case.lives, case.accounting, case.spans),
+        vcpus=per_vcpu.result(),
         accounting=case.accounting,
-        latency=latency(faults),
+        latency=timed.result(),
         not_run=judgement.not_run,
         late_after=case.late_after,
         losses=tuple(

@@ -48,10 +48,17 @@ def completions(rec: Recording) -> pl.DataFrame:
     )
 
 
-def with_completed(rec: Recording, lives: pl.DataFrame) -> pl.DataFrame:
-    """Add completed, completed_seq, hva, worker, and from workqueue events work, queued, started, finished."""
+def completed(rec: Recording, lives: pl.DataFrame) -> pl.DataFrame:
+    """Return what was done for each life: life, completed, completed_seq, hva, worker, work, queued, started, finished.
+
+    The last four come from workqueue events.
+
+    Args:
+        rec: the recording.
+        lives: has life, tid, gva and ready.
+    """
     done = completions(rec)
-    lives = _with_work(rec, lives)
+    lives = _with_work(rec, lives.select("life", "tid", "gva", "ready"))
     matched = _by_work(rec, lives, done)
     matched = pl.concat([matched, _by_sole(_rest(lives, done, matched)[1], matched)])
     waiting, left = _rest(lives, done, matched)
@@ -61,7 +68,7 @@ def with_completed(rec: Recording, lives: pl.DataFrame) -> pl.DataFrame:
             for (tid,), group in bases_of_threads(attach(lives, matched)).group_by("tid")
         }
         matched = pl.concat([matched, _by_page(waiting, left, bases)])
-    return attach(lives, matched)
+    return attach(lives, matched).drop("tid", "gva", "ready")
 
 
 def _rest(

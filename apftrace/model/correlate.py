@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from apftrace.ahead import beside
 from apftrace.model import (
     accounting,
     completion,
@@ -85,11 +86,13 @@ def correlate(rec: Recording, *, late_after: int | None = None, clock_is_ns: boo
     paired = lives.pair(born, lives.readies(rec))
     rows = lives.with_ready(born, paired)
     tries = lives.tries(rec)
-    rows = completion.with_completed(rec, rows)
-    rows = phases.with_unanswered(rec, rows)
-    rows = _with_taint(rec, rows)
+    done = beside(completion.completed, rec, rows)
+    rows = lives.with_hint(rec, lives.with_told(rec, _with_taint(rec, rows)))
     vectors = delivery.page_ready_vectors(rec, delivery.accepts(rec))
-    rows, delivered, acks = _with_delivery(rec, rows, paired, vectors)
+    delivered, acks = _delivered(rec, rows, paired, vectors)
+    rows = phases.with_unanswered(rec, attach(rows, done.result()))
+    delivered = delivery.assign_implied(delivered, rows)
+    rows = _with_delivery(rows, delivered)
     rows = rows.with_columns(lives.kind(rec, pl.col("accepted")).alias("kind")).drop("kind_hint")
     rows = phases.with_phases(rows)
     rows = outcome.with_repairs(rows, delivered)
@@ -97,7 +100,7 @@ def correlate(rec: Recording, *, late_after: int | None = None, clock_is_ns: boo
     threads = vms.vcpu_threads(rec, rows)
     rows = by_thread(rows, threads.select("tid", "vm", "vcpu"))
     spans = slot.busy_spans(delivered, rec.last_ns)
-    rows = slot.with_blockers(rows, spans)
+    held = beside(slot.blockers, rows.select("life", "tid", "completed", "ready"), spans)
     rows = outcome.with_clears(rec, rows, threads)
     rows = outcome.with_progress(rec, rows, threads, spans)
     stale = outcome.staleness(rows, clock_is_ns=clock_is_ns, none_ready=tp.READY in rec.silent)
@@ -114,7 +117,7 @@ def correlate(rec: Recording, *, late_after: int | None = None, clock_is_ns: boo
     sums = accounting.account(rec, threads, rows, tries, paired, delivered, acks)
     return Case(
         rec=rec,
-        lives=rows,
+        lives=attach(rows, held.result()),
         tries=_with_crowd(rec, tries, rows),
         readies=paired,
         delivered=delivered,
@@ -166,20 +169,20 @@ def _with_taint(rec: Recording, rows: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _with_delivery(
+def _delivered(
     rec: Recording, rows: pl.DataFrame, paired: pl.DataFrame, vectors: delivery.Vectors
-) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
-    """Add accepted, injected and acked to the lives; return also the deliveries and the ACKs."""
-    ack_rows = delivery.acks(rec)
-    rows = lives.with_told(rec, rows)
-    rows = rows.with_columns(lives.kind(rec).alias("kind_hint"))
-    delivered = delivery.without_repeats(delivery.deliveries(rec, paired, rows, vectors), ack_rows)
-    delivered, matched = delivery.with_ack(delivered, ack_rows)
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Return the deliveries, the implied ones still without a life, and the ACKs."""
+    acks = delivery.acks(rec)
+    delivered = delivery.without_repeats(delivery.deliveries(rec, paired, rows, vectors), acks)
+    delivered, acks = delivery.with_ack(delivered, acks)
     if rec.tells_deliveries:
-        delivered = delivery.imply_from_acks(delivered, matched)
-    delivered = delivery.with_virq(rec, delivered, vectors)
-    delivered = delivery.assign_implied(delivered, rows)
+        delivered = delivery.imply_from_acks(delivered, acks)
+    return delivery.with_virq(rec, delivered, vectors), acks
+
+
+def _with_delivery(rows: pl.DataFrame, delivered: pl.DataFrame) -> pl.DataFrame:
+    """Add accepted, injected and acked to the lives."""
     facts = delivered.filter(pl.col("life").is_not_null() & pl.col("life").is_first_distinct())
     carried = facts.select("life", "vec", "accepted", "injected", "acked", "acc_seq", "inj_seq", "ack_seq")
-    rows = attach(rows, carried)
-    return rows, delivered, matched
+    return attach(rows, carried)

@@ -137,7 +137,11 @@ def deliveries(rec: Recording, paired: pl.DataFrame, lives: pl.DataFrame, vector
     known = vectors.known(pl.col("tid"), pl.col("vec"))
     after = took.filter("after_ready").select("of", pl.col("ts").alias("accepted"), "vec", pl.col("^acc_.*$"))
     traced = paired.join(after, left_on="seq", right_on="of", how="left", maintain_order="left")
-    hints = lives.select("life", pl.col("pf_injected").is_not_null().alias("told"), "kind_hint")
+    hints = lives.select(
+        "life",
+        pl.col("pf_injected").is_not_null().alias("told"),
+        (pl.col("kind_hint") == "halt").alias("halt"),
+    )
     traced = traced.join(hints, on="life", how="left", maintain_order="left")
     due = pl.col("broadcast") | pl.col("told").fill_null(value=False)
     if rec.has(tp.ACCEPT):
@@ -172,7 +176,7 @@ def deliveries(rec: Recording, paired: pl.DataFrame, lives: pl.DataFrame, vector
     readings = [c for c in traced.columns if c.startswith("acc_")]
     # A halt-form ready raises no vector (R10): an accept right after one may belong to a ready that was not
     # traced. ``doubted`` keeps the life that the order of rows names, in case no other can be meant.
-    halts = (pl.col("kind_hint") == "halt").fill_null(value=False)
+    halts = pl.col("halt").fill_null(value=False)
     traced = traced.with_columns(
         pl.when(halts & pl.col("accepted").is_not_null()).then("accepted").otherwise("ready").alias("start"),
         pl.when(halts).then(pl.lit("accept")).alias("implied"),

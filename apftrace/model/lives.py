@@ -253,6 +253,11 @@ def with_told(rec: Recording, lives: pl.DataFrame) -> pl.DataFrame:
     return attach(lives, told)
 
 
+def with_hint(rec: Recording, lives: pl.DataFrame) -> pl.DataFrame:
+    """Add ``kind_hint``: the kind as far as it is known before the deliveries are."""
+    return lives.with_columns(kind(rec).alias("kind_hint"))
+
+
 def kind(rec: Recording, accepted: pl.Expr | None = None) -> pl.Expr:
     """Return ``kind``: pv when the guest was told, halt when only the vCPU sleeps, else unknown.
 

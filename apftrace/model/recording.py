@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from apftrace.ahead import one_ahead
+from apftrace.ahead import made_ahead
 from apftrace.model import tracepoints as tp
 from apftrace.model.anchors import Anchors
 from apftrace.model.asleep import Asleep
@@ -129,7 +129,7 @@ def record(source: Source, machine: str = "host", *, lasting: int = 0) -> tuple[
     """
     odometer = Odometer(lasting)
     result = PassResult()
-    for batch in one_ahead(source.stream(tp.PICKS, result)):
+    for batch in made_ahead(source.stream(tp.PICKS, result)):
         _feed(odometer, batch)
     odometer.finish()
     return assemble(odometer, result, machine, source), result

@@ -33,15 +33,14 @@ def _of_thread(delivered: pl.DataFrame, last_ns: int) -> pl.DataFrame:
     )
 
 
-def with_blockers(lives: pl.DataFrame, spans: pl.DataFrame) -> pl.DataFrame:
-    """Add ``slot_busy``, ns of P3 during which the slot was taken, and who held it longest: blocker, blocker_life.
+def blockers(lives: pl.DataFrame, spans: pl.DataFrame) -> pl.DataFrame:
+    """Return what held up each life in P3: life, slot_busy (ns for which the slot was taken), blocker, blocker_life.
 
-    The candidates are the delivery that held the slot at ``completed`` and the last one before ``ready``.
+    The last two are who held it longest. The candidates are the delivery that held the slot at ``completed`` and
+    the last one before ``ready``.
     """
     waits = lives.filter(pl.col("completed").is_not_null() & pl.col("ready").is_not_null())
-    waits = with_busy(
-        waits.select("life", "tid", "completed", "ready"), spans, "completed", "ready", "slot_busy"
-    )
+    waits = with_busy(waits, spans, "completed", "ready", "slot_busy")
     busy = waits.filter(pl.col("slot_busy") > 0)
     for instant, prefix in (("completed", "h0"), ("ready", "h1")):
         at = _span_before(busy, spans, instant, exact=False)
@@ -56,7 +55,7 @@ def with_blockers(lives: pl.DataFrame, spans: pl.DataFrame) -> pl.DataFrame:
         pl.when(first).then("h0_holder").otherwise("h1_holder").alias("blocker"),
         pl.when(first).then("h0_holder_life").otherwise("h1_holder_life").alias("blocker_life"),
     )
-    return attach(attach(lives, waits.select("life", "slot_busy")), held)
+    return attach(waits.select("life", "slot_busy"), held)
 
 
 def _overlap(prefix: str) -> pl.Expr:

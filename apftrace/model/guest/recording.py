@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from apftrace.ahead import one_ahead
+from apftrace.ahead import made_ahead
 from apftrace.model.guest import hooks as hk
 from apftrace.model.guest.episodes import Episodes
 from apftrace.model.guest.tokens import U32, as_token
@@ -107,7 +107,7 @@ def record_guest(source: Source, machine: str) -> tuple[GuestRecording, PassResu
     fold = _Fold(hooks, hk.Places(source.symbols()))
     result = PassResult()
     picks = [*(h.pick for h in hooks), *(pick for _, pick in _CONTEXT)]
-    for batch in one_ahead(source.stream(picks, result)):
+    for batch in made_ahead(source.stream(picks, result)):
         fold.feed(batch)
     hits = fold.hits()
     tids = set(hits["tid"].to_list()) | set(hits["a"].to_list()) | set(hits["b"].to_list())
