@@ -8,20 +8,26 @@ import polars as pl
 def attach(lives: pl.DataFrame, piece: pl.DataFrame) -> pl.DataFrame:
     """Return ``lives`` with the columns of ``piece``, matched by ``life``; null where it has no row.
 
-    Only ``life`` goes through the join: the lives are wide, and there are many pieces.
+    Only ``life`` goes through the join, for the lives are wide, and in order on both sides, which polars then merges.
 
     Args:
         lives: has a unique column ``life``.
         piece: has ``life``, unique, and new columns.
     """
-    found = lives.select("life").join(piece, on="life", how="left", maintain_order="left")
-    return lives.hstack(found.drop("life"))
+    found = lives.select("life").join(piece.sort("life"), on="life", how="left", maintain_order="left")
+    return _hung(lives, found.drop("life"))
 
 
 def by_thread(lives: pl.DataFrame, piece: pl.DataFrame) -> pl.DataFrame:
     """Return ``lives`` with the columns of ``piece``, matched by ``tid``; null where it has no row."""
     found = lives.select("tid").join(piece, on="tid", how="left", maintain_order="left")
-    return lives.hstack(found.drop("tid"))
+    return _hung(lives, found.drop("tid"))
+
+
+def _hung(lives: pl.DataFrame, found: pl.DataFrame) -> pl.DataFrame:
+    # A literal takes no memory, and of most traces half of the columns say of no life anything.
+    empty = [c.name for c in found if c.null_count() == len(c)]
+    return lives.hstack(found.drop(empty)).with_columns(pl.lit(None, found.schema[c]).alias(c) for c in empty)
 
 
 def turn(lives: pl.DataFrame, hit: pl.Series | pl.Expr, outcome: str, *, rule: str | None) -> pl.DataFrame:
