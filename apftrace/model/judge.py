@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import islice
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -24,6 +23,8 @@ EVIDENCE_PER_RULE = 1000
 """Findings of one rule that carry their events; further ones state everything else."""
 
 _SEVERITY_ORDER = {ERROR: 0, WARNING: 1, INFO: 2}
+
+_UNSIGNED = ("blocker", "gva", "token")
 
 _CORE = (tp.NOT_PRESENT, tp.READY)
 """Without these there is nothing to pair."""
@@ -66,41 +67,43 @@ def judge(case: Case) -> Judgement:
 
 
 def _frame(case: Case, stated: list[tuple[str, list[Finding]]]) -> pl.DataFrame:
-    wanted = [
-        s for _, found in stated for f in islice(found, EVIDENCE_PER_RULE) for s in f["seqs"] if s is not None
-    ]
-    shown = texts(case.rec, wanted)
-    rows: list[dict[str, object]] = []
-    for rule, found in stated:
-        for number, finding in enumerate(found, 1):
-            seqs = finding["seqs"] if number <= EVIDENCE_PER_RULE else []
-            evidence = [shown[s] for s in seqs if s is not None and s in shown]
-            evidence += finding.get("seen", []) if number <= EVIDENCE_PER_RULE else []
-            evidence.sort(key=lambda e: e["ts"])  # type: ignore[arg-type, return-value]
-            rows.append(
-                {
-                    "id": f"{rule}-{number}",
-                    "rule": rule,
-                    **{k: v for k, v in finding.items() if k not in ("seqs", "seen")},
-                    "evidence": evidence,
-                    "ruled_out": finding.get("ruled_out", []),
-                    "not_ruled_out": finding.get("not_ruled_out", []),
-                }
-            )
-    if not rows:
+    """Return the findings of all rules as the table ``findings``, the most severe first."""
+    numbered = [(rule, n, f) for rule, found in stated for n, f in enumerate(found, 1)]
+    if not numbered:
         return FINDINGS.empty()
-    rows.sort(key=lambda r: _SEVERITY_ORDER[str(r["severity"])])
-    unsigned = {"token", "gva", "blocker"}
+    numbered.sort(key=lambda one: _SEVERITY_ORDER[one[2]["severity"]])
     columns = {
-        f.name: pa.array([r.get(f.name) for r in rows], pa.int64() if f.name in unsigned else f.type)
+        "id": [f"{rule}-{n}" for rule, n, _ in numbered],
+        "rule": [rule for rule, _, _ in numbered],
+        "evidence": _evidence(case, numbered),
+        **{name: [f.get(name, []) for _, _, f in numbered] for name in ("ruled_out", "not_ruled_out")},
+    }
+    made = {
+        f.name: pa.array(
+            columns.get(f.name) or [finding.get(f.name) for _, _, finding in numbered],
+            pa.int64() if f.name in _UNSIGNED else f.type,
+        )
         for f in FINDINGS.arrow()
         if f.name not in ("vm", "vcpu")
     }
-    frame = pl.from_arrow(pa.table(columns))
+    frame = pl.from_arrow(pa.table(made))
     assert isinstance(frame, pl.DataFrame)
-    frame = frame.with_columns(pl.col(c).reinterpret(signed=False) for c in sorted(unsigned))
+    frame = frame.with_columns(pl.col(c).reinterpret(signed=False) for c in _UNSIGNED)
     frame = frame.join(case.threads.select("tid", "vm", "vcpu"), on="tid", how="left", maintain_order="left")
     return FINDINGS.conform(frame.with_columns(pl.col("machine").fill_null(case.rec.machine)))
+
+
+def _evidence(case: Case, numbered: list[tuple[str, int, Finding]]) -> list[list[dict[str, object]]]:
+    """Return the events of each finding in order of time; none of those that come late in their rule."""
+    wanted = {s for _, n, f in numbered if n <= EVIDENCE_PER_RULE for s in f["seqs"] if s is not None}
+    shown = texts(case.rec, wanted)
+    none: list[dict[str, object]] = []
+
+    def told(finding: Finding) -> list[dict[str, object]]:
+        events = [shown[s] for s in finding["seqs"] if s is not None and s in shown]
+        return sorted([*events, *finding.get("seen", [])], key=lambda e: e["ts"])  # type: ignore[arg-type, return-value]
+
+    return [told(f) if n <= EVIDENCE_PER_RULE else none for _, n, f in numbered]
 
 
 def _unsafe(case: Case) -> tuple[str, ...]:

@@ -77,9 +77,9 @@ def _of_reset(row: Row, dropped: pl.DataFrame) -> Finding:
 
 
 def _course(case: Case) -> pl.DataFrame:
-    """Return per vCPU thread, in order, what turned async page faults on and off, with what they ``was_on`` before.
+    """Return the writes of EN and the resets in order, with whether async page faults ``was_on`` before on the vCPU.
 
-    That is writes of EN, deliveries, which show that they are on, and resets, with the next write that enables.
+    Deliveries show too that they are on. ``enabled`` is the next write that enables.
     """
     writes = case.rec.kind(tp.MSR).filter((pl.col("a") == 1) & (pl.col("b") == tp.MSR_EN))
     told = case.delivered.filter(pl.col("accepted").is_not_null()).select("tid", "seq")
@@ -96,15 +96,19 @@ def _course(case: Case) -> pl.DataFrame:
         ],
         how="diagonal_relaxed",
     ).sort("seq")
-    return course.with_columns(
-        pl.col("on").shift(1).over("tid").fill_null(value=False).alias("was_on"),
-        pl.col("write", "reset").fill_null(value=False),
-    ).join_asof(
-        enables.select("seq", "tid", pl.col("seq").alias("enabled"), pl.col("ts").alias("enabled_ts")),
-        on="seq",
-        by="tid",
-        strategy="forward",
-        check_sortedness=False,
+    return (
+        course.with_columns(
+            pl.col("on").shift(1).over("tid").fill_null(value=False).alias("was_on"),
+            pl.col("write", "reset").fill_null(value=False),
+        )
+        .filter(pl.col("write") | pl.col("reset"))
+        .join_asof(
+            enables.select("seq", "tid", pl.col("seq").alias("enabled"), pl.col("ts").alias("enabled_ts")),
+            on="seq",
+            by="tid",
+            strategy="forward",
+            check_sortedness=False,
+        )
     )
 
 
