@@ -6,7 +6,6 @@ import os
 import sys
 import tempfile
 from abc import ABC, abstractmethod
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -59,6 +58,9 @@ class Rendered(Report):
 
 def tool_version() -> str:
     """Return the version of apftrace, ``unknown`` in a checkout that is not installed."""
+    # Here, because this import takes longer than most reports.
+    from importlib.metadata import PackageNotFoundError, version
+
     try:
         return version("apftrace")
     except PackageNotFoundError:

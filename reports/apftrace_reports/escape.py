@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from xml.sax.saxutils import escape as _xml_escape
+from html import escape as _html_escape
 
 _SHORT = {"\t": "\\t", "\n": "\\n", "\r": "\\r"}
 # An underscore inside a word is no markup in CommonMark; ``kvm_async_pf_ready`` stays readable.
@@ -47,7 +47,7 @@ def code_span(text: str) -> str:
 
 def xml(text: str) -> str:
     """Return ``text`` for XML 1.0 content or a double-quoted attribute."""
-    return _xml_escape(visible(text), {'"': "&quot;"})
+    return _html_escape(visible(text), quote=False).replace('"', "&quot;")
 
 
 def columns(text: str) -> int:

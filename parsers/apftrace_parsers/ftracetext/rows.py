@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from apftrace_parsers.base import MISSED
 from apftrace_parsers.eventformat import LEADING
@@ -66,6 +65,8 @@ def streamed(
     # Out of order in the text: all rows at once, gaps before the records at their instant.
     gaps = _batch(_gaps(found, bounds))
     table = pa.Table.from_batches([gaps, *batches], SCHEMA)
+    import pyarrow.compute as pc
+
     order = pc.sort_indices(table, [("ts", "ascending")])
     yield from table.take(order).combine_chunks().to_batches(BATCH_ROWS)
 
