@@ -30,27 +30,27 @@ cdef class Odometer(Threads):
 
     cdef int _grow(self) except -1 with gil
     cdef void _fell_asleep(self, int slot, long long ts, int cpu) noexcept nogil
-    cdef Py_ssize_t _emit(self, int slot, int kind, long long ts, int cpu, long long a, long long b, long long c) except? -1 nogil
+    cdef inline Py_ssize_t _emit(self, int slot, int kind, long long ts, int cpu, long long a, long long b, long long c) except? -1 nogil
     @cython.locals(alone=bint, waited=longlong)
-    cdef int _completed(self, int slot, long long ts, int cpu, long long gva, long long address) except -1 nogil
-    cdef int _spent(self, int slot, int at, long long ts, int cpu, bint lasted) except -1 nogil
-    cdef void _done(self, int at, long long ts) noexcept nogil
-    cdef int _try(self, int slot, long long ts, int cpu, long long gva, long long gfn) except -1 nogil
-    cdef int _untried(self, int slot, int last) except -1 nogil
-    cdef int _tried(self, int slot, long long gva) except -1 nogil
-    cdef int _begin(self, int slot, long long ts, int cpu, long long token, long long gva) except -1 nogil
+    cdef inline int _completed(self, int slot, long long ts, int cpu, long long gva, long long address) except -1 nogil
+    cdef inline int _spent(self, int slot, int at, long long ts, int cpu, bint lasted) except -1 nogil
+    cdef inline void _done(self, int at, long long ts) noexcept nogil
+    cdef inline int _try(self, int slot, long long ts, int cpu, long long gva, long long gfn) except -1 nogil
+    cdef inline int _untried(self, int slot, int last) except -1 nogil
+    cdef inline int _tried(self, int slot, long long gva) except -1 nogil
+    cdef inline int _begin(self, int slot, long long ts, int cpu, long long token, long long gva) except -1 nogil
     @cython.locals(life=longlong)
-    cdef int _ready(self, int slot, long long ts, int cpu, long long token, long long gva) except -1 nogil
-    cdef int _queue_work(self, int slot, long long ts, int cpu, long long work, long long function) except -1 nogil
+    cdef inline int _ready(self, int slot, long long ts, int cpu, long long token, long long gva) except -1 nogil
+    cdef inline int _queue_work(self, int slot, long long ts, int cpu, long long work, long long function) except -1 nogil
     @cython.locals(near=bint)
-    cdef bint _keep(self, int slot, int kind, long long a, long long b, long long c) noexcept nogil
+    cdef inline bint _keep(self, int slot, int kind, long long a, long long b, long long c) noexcept nogil
     @cython.locals(known=bint)
-    cdef int _accept(self, int slot, int kind, long long ts, int cpu, long long vec, long long apicid, long long mode) except -1 nogil
+    cdef inline int _accept(self, int slot, int kind, long long ts, int cpu, long long vec, long long apicid, long long mode) except -1 nogil
     @cython.locals(first=bint, held=longlong)
-    cdef int _inj_virq(self, int slot, long long ts, int cpu, long long vec, long long b, long long c) except -1 nogil
-    cdef int _reset(self, int slot, long long ts, int cpu, long long vcpu, long long rip) except -1 nogil
+    cdef inline int _inj_virq(self, int slot, long long ts, int cpu, long long vec, long long b, long long c) except -1 nogil
+    cdef inline int _reset(self, int slot, long long ts, int cpu, long long vcpu, long long rip) except -1 nogil
     @cython.locals(held=longlong)
-    cdef int _own(self, int slot, int kind, long long ts, int cpu, long long a, long long b, long long c) except -1 nogil
+    cdef inline int _own(self, int slot, int kind, long long ts, int cpu, long long a, long long b, long long c) except -1 nogil
     @cython.locals(i=Py_ssize_t, k=int, slot=int)
     cpdef feed(self, const long long[::1] ts, const int[::1] cpu, const int[::1] tid, const int[::1] kind,
                    const long long[::1] a, const long long[::1] b, const long long[::1] c)
