@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 WINDOWS_BUDGET = 32 << 20
 LARGEST_WINDOW = 1 << 20
+LARGEST_BOUNDED = 1 << 18
+"""Of a pass between bounds, which is mostly a look at a few pages: filling further ahead would be in vain."""
 THREADS_FROM = 4 << 20
 """Bytes of pages from which on filling ahead pays for its threads."""
 N_THREADS = 2
@@ -116,7 +118,7 @@ class Pass:
         self.log = ImportLog()
         self.bounded = start_ns is not None or end_ns is not None
         self._pages = [lane.pages(self.log) for lane in ring.lanes]
-        self._sizes = _window_sizes(ring.lanes)
+        self._sizes = _window_sizes(ring.lanes, LARGEST_BOUNDED if self.bounded else LARGEST_WINDOW)
         # Anonymous pages: what small traces never touch costs nothing.
         data = mmap(-1, max(2 * sum(self._sizes), PAGESIZE))
         self._view = memoryview(data)
@@ -125,7 +127,8 @@ class Pass:
         self._ahead: list[Future[int] | None] = [None] * len(self._sizes)
         self._ended = [False] * len(self._sizes)
         total = sum(lane.size for lane in ring.lanes)
-        self._threads = ThreadPoolExecutor(N_THREADS) if total >= THREADS_FROM else None
+        fills_ahead = total >= THREADS_FROM and not self.bounded
+        self._threads = ThreadPoolExecutor(N_THREADS) if fills_ahead else None
         instances = ring.instances
         self.instance_of = [instances.index(lane.instance) for lane in ring.lanes]
         self.walker = subbuf.Walker(
@@ -236,11 +239,11 @@ class Pass:
         self.log.count("records older than the one before them on their CPU", self.walker.backwards)
 
 
-def _window_sizes(lanes: Sequence[Lane]) -> list[int]:
+def _window_sizes(lanes: Sequence[Lane], largest: int) -> list[int]:
     share = WINDOWS_BUDGET // (2 * max(len(lanes), 1))
     sizes = []
     for lane in lanes:
-        size = min(max(share, lane.least), LARGEST_WINDOW, max(lane.size, lane.least))
+        size = min(max(share, lane.least), largest, max(lane.size, lane.least))
         sizes.append(max(size - size % lane.page_size, lane.least))
     return sizes
 
