@@ -21,6 +21,7 @@ READINGS: dict[int, tuple[str, ...]] = {
     tp.INJ_EXCEPTION: ("entries", "told"),
     tp.ACCEPT: ("entries", "virqs"),
     tp.INJ_VIRQ: ("entries", "virqs"),
+    tp.USERSPACE_EXIT: ("exit_ts",),
     tp.SPENT: (*SHARES, "guest", "hlts", "hog"),
     tp.UNANSWERED: ("hlts",),
 }

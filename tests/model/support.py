@@ -15,7 +15,10 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 import apftrace
+from tests.builders import options as opt
 from tests.builders.formats import Format, formats, parse
 from tests.builders.story import Story
 
@@ -105,6 +108,40 @@ def analyse(
     with tempfile.TemporaryDirectory() as directory:
         path = write(story, Path(directory) / "trace.dat", off=off, **options)
         return apftrace.analyze(path, late_after_ns=late_after)
+
+
+BLIND = pytest.mark.parametrize("blind", ["mark", "statistics", "unrecorded"])
+"""The ways in which ``analyse_blind`` makes records be lost."""
+
+
+def analyse_blind(story: Story, blind: str, *, at: int, off: Collection[str] = ()) -> Analysis:
+    """Return the analysis of a history of which records are lost.
+
+    Args:
+        story: the history.
+        blind: ``mark``: a record of CPU 0 is lost before ``at``; ``statistics``: at a time that only the counts of
+            the buffer tell of; ``unrecorded``: a third CPU has no record at all.
+        at: when.
+        off: tracepoints that do not exist.
+    """
+    if blind == "mark":
+        return analyse(story.lost(at=at, cpu=0, count=1), off=off)
+    if blind == "statistics":
+        return analyse(story, off=off, options=[opt.cpu_stat(0, dropped=4), opt.cpu_stat(1)])
+    assert blind == "unrecorded"
+    return analyse(story, off=off, cpus=3)
+
+
+def rover() -> Story:
+    """Return a history of a vCPU that uses both CPUs by turns, until the data of CPU 1 end, shortly before LATER.
+
+    Nothing tells of that end but the records of another vCPU, which go on.
+    """
+    story = Story()
+    for n in range(200):
+        story.pv_life(at=START + n * 4 * MS, cpu=n % 2)
+        story.pv_life(vcpu=1, at=LATER + n * 4 * MS, cpu=0)
+    return story
 
 
 def only(*recorded: str) -> list[str]:

@@ -7,7 +7,20 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from apftrace.model import tracepoints as tp
-from apftrace.model.rules.base import ERROR, LIKELY, PROVED, WARNING, Finding, Rule, about, hexed, rows
+from apftrace.model.loss import overlaps_blind
+from apftrace.model.rules.base import (
+    ERROR,
+    LIKELY,
+    POSSIBLE,
+    PROVED,
+    WARNING,
+    Finding,
+    Row,
+    Rule,
+    about,
+    hexed,
+    rows,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -48,15 +61,16 @@ def _refault_loop(case: Case) -> Iterable[Finding]:
         .join(case.lives, on="life", how="left", maintain_order="left")
         .with_columns(pl.col("run_end").alias("end"))
     )
-    for loop in rows(loops.sort("life")):
+    for loop in rows(overlaps_blind(case.rec, loops.sort("life"), "not_present", "end", "blind")):
         yield about(
             loop,
             severity=WARNING,
-            confidence=LIKELY,
+            confidence=POSSIBLE if loop["blind"] else LIKELY,
             cause="the page cannot be had, or is taken away again at once",
             message=f"{loop['n']} async page faults in a row on gfn {hexed(loop['gfn'])}, each right after the "
             "ready of the one before",
             not_ruled_out=[
+                *(["slower lives than they seem: records were lost among them"] * bool(loop["blind"])),
                 "memory thrash: record kvm:kvm_unmap_hva_range",
                 "get_user_pages_remote failing: record a kretprobe on it",
             ],
@@ -64,7 +78,9 @@ def _refault_loop(case: Case) -> Iterable[Finding]:
 
 
 def _page_malfunction(case: Case) -> Iterable[Finding]:
-    vcpu_tids = case.threads["tid"].to_list()
+    # A poisoned page is no async page fault: its vCPU may never have had one.
+    entered = case.rec.threads.filter(pl.col("entries") > 0)["tid"].to_list()
+    vcpu_tids = {*case.threads["tid"].to_list(), *entered}
     for row in rows(
         case.rec.kind(tp.SIGNAL).filter((pl.col("a") == _SIGBUS) & (pl.col("b") == _BUS_MCEERR_AR))
     ):
@@ -91,7 +107,7 @@ def _page_malfunction(case: Case) -> Iterable[Finding]:
             "seqs": [row["seq"]],
             "not_ruled_out": ["a page of no guest"],
         }
-    for row in rows(case.rec.kind(tp.INJ_EXCEPTION).filter(pl.col("a") == tp.MC_VECTOR)):
+    for row in rows(_machine_checks(case)):
         yield {
             "severity": WARNING,
             "confidence": PROVED,
@@ -104,18 +120,30 @@ def _page_malfunction(case: Case) -> Iterable[Finding]:
         }
 
 
+def _machine_checks(case: Case) -> pl.DataFrame:
+    """Return the injections of #MC, each once: one whose delivery faulted is traced again, as reinjected."""
+    found = case.rec.kind(tp.INJ_EXCEPTION).filter(pl.col("a") == tp.MC_VECTOR)
+    return found.filter((pl.col("c") == 0) | pl.col("tid").is_first_distinct())
+
+
 def _fatal_fault(case: Case) -> Iterable[Finding]:
     out = case.rec.kind(tp.PAGE_FAULT, tp.USERSPACE_EXIT).with_columns(
         pl.col("kind").shift(1).over("tid").alias("before"),
         pl.col("seq").shift(1).over("tid").alias("fault_seq"),
+        pl.col("ts").shift(1).over("tid").alias("fault_ts"),
         pl.col("a").shift(1).over("tid").alias("address"),
     )
     fatal = (pl.col("kind") == tp.USERSPACE_EXIT) & (pl.col("b") == _EFAULT) & (pl.col("a") != _MEMORY_FAULT)
-    for row in rows(out.filter(fatal)):
-        refault = row["before"] == tp.PAGE_FAULT
+    # A fault of an earlier kvm_exit was served: the vCPU was in the guest since.
+    refault = (pl.col("before") == tp.PAGE_FAULT) & (pl.col("fault_ts") >= pl.col("exit_ts"))
+    found = out.filter(fatal).with_columns(
+        refault.fill_null(value=False).alias("refault"), pl.coalesce("fault_ts", "ts").alias("fault_ts")
+    )
+    for row in rows(overlaps_blind(case.rec, found, "fault_ts", "ts", "blind")):
+        refault = row["refault"]
         yield {
             "severity": ERROR,
-            "confidence": PROVED if refault else LIKELY,
+            "confidence": LIKELY if _why_not_the_page(case, row) else PROVED,
             "tid": row["tid"],
             "gva": row["address"] if refault else None,
             "ts": row["ts"],
@@ -124,11 +152,23 @@ def _fatal_fault(case: Case) -> Iterable[Finding]:
             "message": "KVM_RUN ends with errno -14"
             + (" right after a fault on a page whose ready came before" if refault else ""),
             "seqs": [row["fault_seq"] if refault else None, row["seq"]],
-            "ruled_out": ["an MMIO or read-only memslot exit: a page reported ready was touched"]
-            if refault
-            else [],
-            "not_ruled_out": [] if refault else ["an MMIO or read-only memslot exit"],
+            "ruled_out": []
+            if _why_not_the_page(case, row)
+            else [
+                "an MMIO or read-only memslot exit: a page reported ready was touched",
+                "another fault meanwhile: no kvm_exit and no lost record between",
+            ],
+            "not_ruled_out": _why_not_the_page(case, row),
         }
+
+
+def _why_not_the_page(case: Case, row: Row) -> list[str]:
+    """Return what else than the page that was ready may have ended a run."""
+    if not row["refault"]:
+        return ["an MMIO or read-only memslot exit"]
+    if not case.rec.has(tp.EXIT):
+        return ["a fault on another page since: record kvm:kvm_exit"]
+    return ["a fault on another page since, among the lost records"] if row["blind"] else []
 
 
 REFAULT_LOOP = Rule(
@@ -159,7 +199,8 @@ PAGE_MALFUNCTION = Rule(
     title="Page malfunction",
     means="The page is poisoned: the guest gets a machine check instead of its data.",
     shown_by="signal_generate sig 7 code 4 to a vCPU thread, memory_failure_event, or an injected #MC.",
-    look_alikes="SIGBUS inside the guest; code 5, which is advisory.",
+    look_alikes="SIGBUS inside the guest; code 5, which is advisory; a machine check that is injected again, because "
+    "its delivery faulted.",
     needs=(),
     helps=(tp.SIGNAL, tp.MEMORY_FAILURE, tp.INJ_EXCEPTION),
     remedy="The host's memory: mce:mce_record, edac.",
@@ -170,10 +211,11 @@ FATAL_FAULT = Rule(
     severities=(ERROR,),
     title="Fault that ends the VM",
     means="The VMM sees KVM_RUN fail and stops the guest.",
-    shown_by="kvm_userspace_exit with errno -14, right after a fault on a page that was reported ready.",
-    look_alikes="MMIO and read-only memslot exits.",
+    shown_by="kvm_userspace_exit with errno -14; proved where it comes right after a fault, in the same kvm_exit, on "
+    "a page that was reported ready.",
+    look_alikes="MMIO and read-only memslot exits; a fault on another page, whose record is missing.",
     needs=(tp.USERSPACE_EXIT,),
-    helps=(tp.PAGE_FAULT,),
+    helps=(tp.PAGE_FAULT, tp.EXIT),
     remedy="The VMM's log, and what backs the page: a hole in the memslot, a file that shrank, memory that failed.",
     find=_fatal_fault,
 )

@@ -4,10 +4,23 @@ from __future__ import annotations
 
 import pytest
 
-from tests.builders.story import Story
+from tests.builders.story import ANSWER, Story
 from tests.model import histories
 from tests.model.histories import PAGE
-from tests.model.support import LATER, MS, US, S, analyse, calm, found, rules
+from tests.model.support import (
+    BLIND,
+    LATER,
+    MS,
+    START,
+    US,
+    S,
+    analyse,
+    analyse_blind,
+    calm,
+    found,
+    rover,
+    rules,
+)
 
 
 class TestRefaultLoop:
@@ -68,6 +81,32 @@ class TestRefaultLoop:
             story.pv_life(at=at, gva=PAGE, completed=at + 50 * MS)
         assert not found(analyse(story), "refault-loop")
 
+    @BLIND
+    def test_only_possible_when_records_were_lost_among_its_lives(self, blind: str) -> None:
+        (finding,) = found(analyse_blind(histories.refault_loop(), blind, at=LATER + 2 * MS), "refault-loop")
+        assert finding["confidence"] == "possible"
+        assert finding["not_ruled_out"][0] == "slower lives than they seem: records were lost among them"
+
+    def test_likely_when_records_were_lost_only_before(self) -> None:
+        story = histories.refault_loop().lost(at=LATER - 100 * MS, cpu=0, count=1)
+        story.progress(start=LATER - 100 * MS, end=LATER - 90 * MS)
+        assert [f["confidence"] for f in found(analyse(story), "refault-loop")] == ["likely"]
+
+    def test_only_possible_where_a_cpu_of_the_thread_ends_early(self) -> None:
+        story = rover()
+        for n in range(4):
+            story.pv_life(at=LATER + n * MS, cpu=0, gva=PAGE)
+        (finding,) = found(analyse(story), "refault-loop")
+        assert finding["confidence"] == "possible"
+
+    def test_quiet_when_the_trace_ends_in_its_third_life(self) -> None:
+        story = Story()
+        calm(story)
+        for n in range(2):
+            story.pv_life(at=LATER + n * MS, gva=PAGE)
+        story.pv_life(at=LATER + 200 * MS, gva=PAGE, without=ANSWER)
+        assert rules(analyse(story)) == {"in-flight"}
+
 
 class TestPageMalfunction:
     def test_found_by_the_signal_to_the_vcpu(self) -> None:
@@ -91,6 +130,47 @@ class TestPageMalfunction:
         story.event(LATER, "kvm_inj_exception", story.tid(0), 0, exception=18)
         (finding,) = found(analyse(story), "page-malfunction")
         assert (finding["severity"], finding["vcpu"]) == ("warning", 0)
+
+    def test_found_of_a_vcpu_without_any_async_page_fault(self) -> None:
+        """A poisoned page is none: KVM sees at once that it cannot be had."""
+        story = Story()
+        calm(story)
+        tid = story.tid(1)
+        story.event(LATER, "kvm_entry", tid, 1, vcpu_id=1)
+        story.event(LATER + MS, "signal_generate", tid, 1, sig=7, code=4, pid=tid, comm="CPU 1/KVM")
+        (finding,) = found(analyse(story), "page-malfunction")
+        assert (finding["severity"], finding["confidence"], finding["tid"]) == ("error", "proved", tid)
+
+    def test_found_once_for_a_machine_check_that_is_injected_again(self) -> None:
+        story = Story()
+        calm(story)
+        for n in range(3):
+            story.event(LATER + n * US, "kvm_inj_exception", story.tid(0), 0, exception=18, reinjected=n > 0)
+        assert len(found(analyse(story), "page-malfunction")) == 1
+
+    def test_found_where_the_trace_begins_with_a_reinjection(self) -> None:
+        story = Story()
+        calm(story)
+        story.event(START - MS, "kvm_inj_exception", story.tid(0), 0, exception=18, reinjected=True)
+        assert len(found(analyse(story), "page-malfunction")) == 1
+
+    @BLIND
+    def test_found_as_a_warning_only_when_the_signal_is_among_the_lost(self, blind: str) -> None:
+        story = Story()
+        calm(story)
+        story.event(LATER, "memory_failure_event", 999, 1, pfn=0x1234, type=12, result=3)
+        story.progress(start=LATER + MS, end=LATER + 9 * MS)
+        analysis = analyse_blind(story, blind, at=LATER + 2 * MS)
+        assert [f["severity"] for f in found(analysis, "page-malfunction")] == ["warning"]
+        assert not rules(analysis, "error")
+
+    @BLIND
+    def test_found_whatever_was_lost_besides(self, blind: str) -> None:
+        """The signal names its thread and its code: no other record could make it another."""
+        analysis = analyse_blind(histories.page_malfunction(), blind, at=LATER + MS)
+        assert [(f["severity"], f["confidence"]) for f in found(analysis, "page-malfunction")] == [
+            ("error", "proved")
+        ]
 
     @pytest.mark.parametrize(
         ("sig", "code", "to_vcpu"),
@@ -137,6 +217,49 @@ class TestFatalFault:
         story.event(LATER + MS, "kvm_page_fault", tid, 0, fault_address=PAGE + 0x5000, error_code=4)
         story.event(LATER + MS + 9 * US, "kvm_userspace_exit", tid, 0, reason=0, errno=-14)
         assert [f["confidence"] for f in found(analyse(story), "fatal-fault")] == ["likely"]
+
+    def test_found_with_less_confidence_when_the_vcpu_was_in_the_guest_since(self) -> None:
+        """The fault was served; what ended the run came later, and was of another page."""
+        story = Story()
+        calm(story)
+        story.pv_life(at=LATER, gva=PAGE)
+        tid = story.tid(0)
+        story.event(LATER + MS, "kvm_page_fault", tid, 0, fault_address=PAGE, error_code=4)
+        story.progress(start=LATER + 2 * MS, end=LATER + 20 * MS, in_guest=False)
+        story.event(LATER + 20 * MS, "kvm_exit", tid, 0, exit_reason=0x400, isa=2)
+        story.event(LATER + 20 * MS + US, "kvm_userspace_exit", tid, 0, reason=0, errno=-14)
+        (finding,) = found(analyse(story), "fatal-fault")
+        assert (finding["confidence"], finding["gva"]) == ("likely", None)
+        assert [e["event"] for e in finding["evidence"]] == ["kvm_userspace_exit"]
+        assert not finding["ruled_out"]
+
+    @BLIND
+    def test_not_proved_when_records_were_lost_since_the_fault(self, blind: str) -> None:
+        """Among them may be the entry, and a fault on another page."""
+        analysis = analyse_blind(histories.fatal_fault(), blind, at=LATER + MS + 5 * US)
+        (finding,) = found(analysis, "fatal-fault")
+        assert (finding["severity"], finding["confidence"]) == ("error", "likely")
+        assert finding["not_ruled_out"] == ["a fault on another page since, among the lost records"]
+        assert not finding["ruled_out"]
+
+    def test_not_proved_where_exits_were_not_traced(self) -> None:
+        (finding,) = found(analyse(histories.fatal_fault(), off=["kvm_exit"]), "fatal-fault")
+        assert finding["confidence"] == "likely"
+        assert finding["not_ruled_out"] == ["a fault on another page since: record kvm:kvm_exit"]
+
+    def test_not_proved_where_a_cpu_of_the_thread_ends_early(self) -> None:
+        story = rover()
+        story.pv_life(at=LATER, gva=PAGE, cpu=0)
+        tid = story.tid(0)
+        story.event(LATER + MS, "kvm_page_fault", tid, 0, fault_address=PAGE, error_code=4)
+        story.event(LATER + S, "kvm_userspace_exit", tid, 0, reason=0, errno=-14)
+        (finding,) = found(analyse(story), "fatal-fault")
+        assert finding["confidence"] == "likely"
+
+    def test_quiet_when_the_trace_ends_with_the_fault(self) -> None:
+        story = histories.fatal_fault()
+        story.records.pop()
+        assert not rules(analyse(story))
 
     @pytest.mark.parametrize("errno", [0, -4, -11])
     def test_quiet_for_other_ends_of_a_run(self, errno: int) -> None:
