@@ -8,9 +8,11 @@ import polars as pl
 
 from apftrace.model import tracepoints as tp
 from apftrace.model.frames import by_thread
+from apftrace.model.loss import overlaps_blind
 from apftrace.model.rules.base import (
     INFO,
     LIKELY,
+    POSSIBLE,
     PROVED,
     WARNING,
     Finding,
@@ -89,7 +91,10 @@ def _legacy_protocol(case: Case) -> Iterable[Finding]:
         or not case.rec.has(tp.ACCEPT, tp.INJ_EXCEPTION)
     ):
         return
-    told = case.lives.filter(pl.col("kind") == "pv")
+    # The accept comes right after the ready, which may be the last record that there is.
+    lives = by_thread(case.lives, case.threads.select("tid", "last"))
+    told = lives.filter((pl.col("kind") == "pv") & (pl.col("ready") < pl.col("last")))
+    told = overlaps_blind(case.rec, told, "not_present", "ready", "blind").filter(~pl.col("blind"))
     if told.height:
         yield {
             "severity": INFO,
@@ -98,7 +103,7 @@ def _legacy_protocol(case: Case) -> Iterable[Finding]:
             "end": told["not_present"][-1],
             "message": f"{told.height} not_present were injected and no page-ready interrupt was ever accepted",
             "cause": "page-ready comes as #PF: host before 5.8",
-            "seqs": [told["life"][0]],
+            "seqs": [told["life"][0], told["ready_seq"][0]],
         }
 
 
@@ -108,19 +113,25 @@ def _vcpu_spin(case: Case) -> Iterable[Finding]:
     lives = case.lives.filter(pl.col("comp_hlts").is_not_null() | pl.col("ready_seq").is_in(spun.implode()))
     lives = with_spent(case.rec, lives.with_columns(pl.lit("p3").alias("phase")))
     waits = (
-        by_thread(lives, case.threads.select("tid", pl.col("hlts").alias("hlts_end")))
+        by_thread(lives, case.threads.select("tid", "entry_ts", pl.col("hlts").alias("hlts_end")))
         .with_columns(
             pl.coalesce("spent_hlts", pl.col("hlts_end") - pl.col("comp_hlts")).alias("halts"),
-            (pl.coalesce("ready", "last_run") - pl.col("completed")).alias("span"),
+            pl.coalesce("ready", "last_run").alias("until"),
         )
+        .with_columns((pl.col("until") - pl.col("completed")).alias("span"))
         .filter(
             (pl.col("halts") >= SPIN_EXITS) & (pl.col("halts") * 1_000_000_000 > pl.col("span") * SPIN_PER_S)
         )
     )
+    # Of a life without a ready the halts are counted up to the vCPU's last: it must have waited as long.
+    over = pl.min_horizontal("ended", "cleared", "woken_all") < pl.col("entry_ts")
+    waits = waits.filter(pl.col("ready").is_not_null() | ~over.fill_null(value=False))
+    waits = overlaps_blind(case.rec, waits, "completed", "until", "blind")
     for life in rows(waits.sort("halts", descending=True).unique("tid", keep="first", maintain_order=True)):
+        unseen = life["ready"] is None and (life["blind"] or tp.READY in case.rec.silent)
         yield {
             "severity": WARNING,
-            "confidence": LIKELY,
+            "confidence": POSSIBLE if unseen else LIKELY,
             "tid": life["tid"],
             "token": life["token"],
             "gva": life["gva"],
@@ -130,7 +141,11 @@ def _vcpu_spin(case: Case) -> Iterable[Finding]:
             f"{hexed(life['token'])} is completed and not handed over",
             "cause": "a completed life makes HLT return at once",
             "seqs": [life["life"], life["completed_seq"], life["ready_seq"]],
-            "not_ruled_out": ["HLT passed through to the guest", "halt polling: see kvm:kvm_vcpu_wakeup"],
+            "not_ruled_out": [
+                *(["handed over by a ready that was not traced: a guest with work after each HLT"] * unseen),
+                "HLT passed through to the guest",
+                "halt polling: see kvm:kvm_vcpu_wakeup",
+            ],
         }
 
 
@@ -161,7 +176,7 @@ LEGACY = Rule(
     title="Legacy protocol",
     means="Page-ready comes as #PF with a reason word; a host since 5.8 delivers nothing to such a guest.",
     shown_by="EN written with bit 0 and without bit 3; or not_present injected, and no vector accepted after ready.",
-    look_alikes="A trace without kvm_apic_accept_irq.",
+    look_alikes="A trace without kvm_apic_accept_irq, or that ends with the ready; an accept whose record was lost.",
     needs=(tp.MSR,),
     helps=(tp.INJ_EXCEPTION, tp.ACCEPT),
     remedy="Host 5.8 and guest 5.9 or later, or no-kvmapf in the guest.",
@@ -179,7 +194,8 @@ VCPU_SPIN = Rule(
     means="The vCPU burns a whole host CPU while it has nothing to run.",
     shown_by=f"More than {SPIN_PER_S} hlt exits a second while a completed life waits.",
     look_alikes="Halt polling, which kvm_vcpu_wakeup and kvm_halt_poll_ns tell; HLT exits disabled; a guest that "
-    "really has work after each HLT.",
+    "really has work after each HLT, while the life was answered or cleared unseen: with a ready implied, or the queue "
+    "cleared, nothing is reported, and with records lost meanwhile it is only possible.",
     needs=(tp.EXIT, tp.COMPLETED, tp.NOT_PRESENT),
     remedy="Look whether the guest's local APIC is enabled, and whether the delivery before was ACKed.",
     bugs=(

@@ -4,10 +4,23 @@ from __future__ import annotations
 
 import pytest
 
-from tests.builders.story import DELIVERY, MSR_EN, Story
+from tests.builders.story import ANSWER, DELIVERY, MSR_EN, Story
 from tests.model import histories
-from tests.model.histories import halts
-from tests.model.support import LATER, MS, START, US, analyse, calm, found, lines, rules
+from tests.model.histories import PAGE, halts
+from tests.model.support import (
+    BLIND,
+    LATER,
+    MS,
+    START,
+    US,
+    analyse,
+    analyse_blind,
+    calm,
+    found,
+    lines,
+    rover,
+    rules,
+)
 
 ENABLED, SEND_ALWAYS, AS_VMEXIT, AS_INT = 1, 2, 4, 8
 AREA = 0xD938000
@@ -115,6 +128,27 @@ class TestLegacyProtocol:
         assert not found(analysis, "legacy-protocol")
         assert analysis.protocol.kind == "halt-only"
 
+    @pytest.mark.parametrize("last", ["ready", "not_present"])
+    def test_quiet_where_the_trace_ends_before_the_accept(self, last: str) -> None:
+        story = Story()
+        without = DELIVERY | {"entry_ready", "from_worker"} | ({"ready"} if last == "not_present" else set())
+        for n in range(3):
+            story.event(
+                START - 3 * MS + n * MS, "kvm_msr", story.tid(0), 0, write=1, ecx=TSC_DEADLINE, data=1
+            )
+        story.interrupt(at=START - MS)
+        story.pv_life(at=START, without=without)
+        assert not found(analyse(story), "legacy-protocol")
+
+    @BLIND
+    def test_quiet_where_records_were_lost_around_the_only_ready(self, blind: str) -> None:
+        """Its accept may be among them."""
+        story = Story()
+        story.interrupt(at=START - MS)
+        story.pv_life(at=START, without=DELIVERY)
+        story.event(LATER, "kvm_msr", story.tid(0), 0, write=1, ecx=TSC_DEADLINE, data=1)
+        assert not found(analyse_blind(story, blind, at=START + 520 * US), "legacy-protocol")
+
 
 class TestVcpuSpin:
     def test_found(self) -> None:
@@ -150,6 +184,64 @@ class TestVcpuSpin:
         story.halt_life(at=LATER, completed=LATER + 9 * MS)
         halts(story, count=1500, start=LATER + 100 * US, every=5 * US)
         assert not found(analyse(story), "vcpu-spin")
+
+    def test_found_until_the_vm_is_killed(self) -> None:
+        story = Story()
+        calm(story)
+        story.halt_life(at=LATER, without={"ready"})
+        halts(story, count=2000, start=LATER + MS, every=5 * US)
+        tid = story.tid(0)
+        story.event(LATER + 20 * MS, "sched_process_exit", tid, 0, comm="CPU 0/KVM", pid=tid, prio=120)
+        (finding,) = found(analyse(story), "vcpu-spin")
+        assert finding["confidence"] == "likely"
+
+    def test_quiet_for_halts_after_the_queue_was_cleared(self) -> None:
+        """The guest took its CPU offline, and idles for three seconds once it is back."""
+        story = Story()
+        calm(story)
+        story.halt_life(at=LATER, without={"ready"})
+        story.disable(at=LATER + 2 * MS)
+        halts(story, count=3000, start=LATER + 10 * MS, every=MS)
+        analysis = analyse(story)
+        assert lines(analysis.faults, "outcome")[-1] == "cancelled"
+        assert not found(analysis, "vcpu-spin")
+
+    def test_quiet_for_halts_after_a_ready_that_an_accept_implies(self) -> None:
+        story = Story()
+        calm(story)
+        story.pv_life(at=LATER, without={"ready"})
+        halts(story, count=3000, start=LATER + 10 * MS, every=5 * US)
+        assert not rules(analyse(story))
+
+    @BLIND
+    def test_only_possible_when_its_ready_may_be_among_the_lost(self, blind: str) -> None:
+        story = Story()
+        calm(story)
+        story.halt_life(at=LATER, gva=PAGE, without={"ready"})
+        halts(story, count=3000, start=LATER + 10 * MS, every=5 * US)
+        analysis = analyse_blind(story, blind, at=LATER + MS)
+        (finding,) = found(analysis, "vcpu-spin")
+        assert (finding["severity"], finding["confidence"]) == ("warning", "possible")
+        assert finding["not_ruled_out"][0].startswith("handed over by a ready that was not traced")
+        assert analysis.verdict == "undecided"
+
+    def test_likely_when_records_were_lost_before_its_ready(self) -> None:
+        """Lost records can only hide further halts, not that the ready came late."""
+        story = histories.vcpu_spin().lost(at=LATER + 4 * MS, cpu=0, count=5)
+        assert [f["confidence"] for f in found(analyse(story), "vcpu-spin")] == ["likely"]
+
+    def test_only_possible_where_a_cpu_of_the_thread_ends_early(self) -> None:
+        story = rover()
+        story.halt_life(at=LATER, cpu=0, without={"ready"})
+        halts(story, count=3000, start=LATER + 10 * MS, every=5 * US)
+        (finding,) = found(analyse(story), "vcpu-spin")
+        assert finding["confidence"] == "possible"
+
+    def test_only_possible_where_no_ready_was_ever_traced(self) -> None:
+        story = Story()
+        story.halt_life(at=LATER, without=ANSWER)
+        halts(story, count=3000, start=LATER + MS, every=5 * US)
+        assert [f["confidence"] for f in found(analyse(story), "vcpu-spin")] == ["possible"]
 
     def test_quiet_for_other_exits(self) -> None:
         story = Story()
