@@ -8,9 +8,27 @@ import pytest
 from tests.builders.story import ACK, MSR_EN, MSR_INT, Story
 from tests.model import histories
 from tests.model.histories import PAGE, take_interrupts
-from tests.model.support import LATER, MS, START, US, analyse, calm, found, life, lines, rules, total
+from tests.model.support import (
+    BLIND,
+    LATER,
+    MS,
+    START,
+    US,
+    S,
+    analyse,
+    analyse_blind,
+    calm,
+    found,
+    life,
+    lines,
+    rover,
+    rules,
+    total,
+)
 
 FIRST_LIFE = 0x1000
+AREA = 0xD938009
+"""What Linux writes to MSR_KVM_ASYNC_PF_EN."""
 LAST = 0x15000
 
 
@@ -192,6 +210,97 @@ class TestWrongVector:
         calm(story)
         (finding,) = found(analyse(story), "wrong-vector")
         assert (finding["severity"], finding["cause"]) == ("warning", "EN was written before INT")
+
+    def test_quiet_when_the_guest_began_before_the_trace_and_begins_anew(self) -> None:
+        story = Story()
+        writes = ((START, MSR_EN, AREA), (LATER, MSR_INT, 0xF3), (LATER + US, MSR_EN, AREA))
+        for at, ecx, data in writes:
+            story.event(at, "kvm_msr", story.tid(0), 0, write=1, ecx=ecx, data=data)
+        calm(story, start=START + MS)
+        assert not found(analyse(story), "wrong-vector")
+
+    @BLIND
+    def test_only_possible_when_an_earlier_write_of_the_vector_may_be_lost(self, blind: str) -> None:
+        story = Story()
+        for at, ecx, data in ((START, MSR_EN, AREA), (LATER, MSR_INT, 0xF3)):
+            story.event(at, "kvm_msr", story.tid(0), 0, write=1, ecx=ecx, data=data)
+        calm(story, start=START + MS)
+        (finding,) = found(analyse_blind(story, blind, at=START + 100 * MS), "wrong-vector")
+        assert (finding["severity"], finding["confidence"]) == ("warning", "possible")
+        assert finding["not_ruled_out"] == ["an INT write before the trace began, or among the lost records"]
+
+    @BLIND
+    def test_quiet_when_the_accept_may_be_among_the_lost(self, blind: str) -> None:
+        """What follows the ready after the loss is the accept of any interrupt."""
+        story = Story()
+        calm(story)
+        story.pv_life(at=LATER, vector=0x51, without=ACK | {"injected"})
+        analysis = analyse_blind(story, blind, at=LATER + 520 * US + 50)
+        assert not found(analysis, "wrong-vector")
+        assert not rules(analysis, "error")
+
+    @BLIND
+    def test_not_proved_when_records_were_lost_before_an_accept_of_vector_zero(self, blind: str) -> None:
+        """No other interrupt has that vector, but it may be another ready that raised it."""
+        analysis = analyse_blind(histories.wrong_vector(), blind, at=LATER + 520 * US + 50)
+        (finding,) = found(analysis, "wrong-vector")
+        assert (finding["severity"], finding["confidence"]) == ("error", "likely")
+        assert finding["not_ruled_out"] == ["the accept of another ready, lost with the records between"]
+
+    def test_proved_when_records_were_lost_right_before_the_ready_or_after_the_accept(self) -> None:
+        story = histories.wrong_vector()
+        story.lost(at=LATER + 520 * US - 1, cpu=0, count=1).lost(at=LATER + 520 * US + 101, cpu=0, count=1)
+        assert [f["confidence"] for f in found(analyse(story), "wrong-vector")] == ["proved"]
+
+    @BLIND
+    def test_quiet_when_the_write_of_another_vector_may_be_among_the_lost(self, blind: str) -> None:
+        """Another guest kernel was booted meanwhile, and has a vector of its own."""
+        story = Story()
+        calm(story)
+        for n in range(3):
+            story.pv_life(at=LATER + S + n * 2 * MS, vector=0x51)
+        analysis = analyse_blind(story, blind, at=LATER)
+        assert not found(analysis, "wrong-vector")
+        assert not rules(analysis, "error")
+
+    def test_found_of_a_handler_that_runs_where_no_such_write_was_lost(self) -> None:
+        story = Story()
+        calm(story)
+        for n in range(3):
+            story.pv_life(at=LATER + S + n * 2 * MS, vector=0x51)
+        assert [f["confidence"] for f in found(analyse(story), "wrong-vector")] == ["likely"] * 3
+
+    def test_quiet_where_the_guest_chose_the_usual_vector_only_later(self) -> None:
+        story = Story()
+        for n in range(2):
+            story.pv_life(at=START + n * 2 * MS, vector=0x51)
+        story.enable(at=LATER)
+        calm(story, start=LATER + MS)
+        assert not found(analyse(story), "wrong-vector")
+
+    def test_found_of_a_fault_that_hangs_though_such_a_write_may_be_lost(self) -> None:
+        story = Story()
+        calm(story)
+        story.lost(at=START + 100 * MS, cpu=0, count=1)
+        story.progress(start=START + 100 * MS, end=START + 110 * MS)
+        story.pv_life(at=LATER, vector=0x51, without=ACK | {"injected"})
+        take_interrupts(story)
+        (finding,) = found(analyse(story), "wrong-vector")
+        assert (finding["severity"], finding["confidence"]) == ("error", "likely")
+        assert finding["not_ruled_out"] == [
+            "a guest that had another vector meanwhile: the INT write is lost, or lies before the trace"
+        ]
+
+    def test_quiet_where_a_cpu_of_the_thread_ends_early(self) -> None:
+        story = rover()
+        story.pv_life(at=LATER + S, cpu=0, vector=0x51)
+        assert not found(analyse(story), "wrong-vector")
+
+    def test_quiet_when_the_trace_ends_with_the_ready(self) -> None:
+        story = Story()
+        calm(story)
+        story.pv_life(at=LATER, without={"accepted", "injected", "entry_ready", "from_worker", *ACK})
+        assert not found(analyse(story), "wrong-vector")
 
     def test_quiet_when_the_vector_was_set_first(self) -> None:
         story = Story()

@@ -5,7 +5,21 @@ from __future__ import annotations
 from tests.builders.story import ANSWER, Story
 from tests.model import histories
 from tests.model.histories import PAGE, STUCK_FOR
-from tests.model.support import LATER, MS, START, S, analyse, calm, found, life, lines, rules
+from tests.model.support import (
+    BLIND,
+    LATER,
+    MS,
+    START,
+    S,
+    analyse,
+    analyse_blind,
+    calm,
+    found,
+    life,
+    lines,
+    rover,
+    rules,
+)
 
 TOKEN = 0x80000
 
@@ -96,6 +110,41 @@ class TestTokenZero:
         story.progress(start=LATER + MS, end=LATER + STUCK_FOR)
         (finding,) = found(analyse(story), "token-zero")
         assert (finding["severity"], finding["confidence"]) == ("error", "likely")
+
+    @BLIND
+    def test_a_warning_only_when_its_ready_may_be_among_the_lost(self, blind: str) -> None:
+        story = Story()
+        calm(story)
+        story.pv_life(at=LATER, token=0, gva=PAGE, without=ANSWER)
+        story.progress(start=LATER + MS, end=LATER + STUCK_FOR)
+        analysis = analyse_blind(story, blind, at=LATER + 50 * MS)
+        (finding,) = found(analysis, "token-zero")
+        assert (finding["severity"], finding["confidence"]) == ("warning", "proved")
+        assert life(analysis, 0)["outcome"] == "undecided"
+        assert not rules(analysis, "error")
+
+    def test_a_warning_only_where_a_cpu_of_the_thread_ends_early(self) -> None:
+        story = rover()
+        story.pv_life(at=LATER, token=0, gva=PAGE, cpu=0, without=ANSWER)
+        story.progress(start=LATER + MS, end=LATER + STUCK_FOR)
+        analysis = analyse(story)
+        assert [f["severity"] for f in found(analysis, "token-zero")] == ["warning"]
+        assert not rules(analysis, "error")
+
+    def test_a_warning_only_when_the_trace_ends_with_it(self) -> None:
+        story = Story()
+        calm(story)
+        story.pv_life(at=LATER, token=0, gva=PAGE, without=ANSWER)
+        analysis = analyse(story)
+        assert [f["severity"] for f in found(analysis, "token-zero")] == ["warning"]
+        assert life(analysis, 0)["outcome"] == "in_flight"
+
+    def test_quiet_when_only_its_ready_is_in_the_trace(self) -> None:
+        """The life began before the trace: nobody knows which host gave the token out."""
+        story = Story()
+        story.event(START - MS, "kvm_async_pf_ready", story.tid(0), 0, token=0, gva=PAGE)
+        calm(story)
+        assert rules(analyse(story)) == {"left-truncated"}
 
     def test_quiet_for_the_first_token_of_a_fixed_host(self) -> None:
         story = Story()
