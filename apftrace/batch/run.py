@@ -22,7 +22,7 @@ from apftrace.batch.overview import Batch, change_key, with_allowed, worth_a_pag
 from apftrace.batch.pool import Pool
 from apftrace.batch.runs import Entry
 from apftrace.batch.sources import Walk
-from apftrace.batch.store import Store
+from apftrace.batch.store import SHORT, Store
 from apftrace.schema import SCHEMA_VERSION
 
 if TYPE_CHECKING:
@@ -32,8 +32,18 @@ if TYPE_CHECKING:
     from apftrace.batch.baseline import Change
     from apftrace.batch.children import Caps, Outcome
 
-MADE = ("batch.json", "runs.jsonl", "faults", "findings", "reports", "index.html", "summary.md", "junit.xml")
-"""What a batch leaves in its folder, the sign that it is complete first: it goes first and comes last."""
+_PARTS = "kernel=*/part-*.parquet"
+MADE = {
+    "runs.jsonl": "",
+    "faults": _PARTS,
+    "findings": _PARTS,
+    "reports": "[0-9a-f]" * SHORT + ".html",
+    "index.html": "",
+    "summary.md": "",
+    "junit.xml": "",
+    "batch.json": "",
+}
+"""What a batch leaves in its folder, with the pattern of the files below; last the sign that it is complete."""
 
 
 class Progress(Protocol):
@@ -96,8 +106,8 @@ def run_batch(settings: Settings, progress: Progress) -> Batch:
     """Do a batch and write all that comes out of it.
 
     Raises:
-        ApftraceError: the folder is in use, temporary files cannot be written, or a path pattern, the baseline or
-            the allow-list means nothing.
+        ApftraceError: the folder is in use or holds what no batch wrote, temporary files cannot be written, or a
+            path pattern, the baseline or the allow-list means nothing.
         OSError: the output folder cannot be written, the baseline or the allow-list cannot be read.
     """
     labels = Labels(settings.patterns)
@@ -107,7 +117,7 @@ def run_batch(settings: Settings, progress: Progress) -> Batch:
         cluster = Cluster[Unit](settings.cluster, settings.caps) if settings.cluster else None
         if cluster is not None:
             stack.callback(cluster.close)
-        store = stack.enter_context(Store(settings.output, settings.decisive(), settings.caps))
+        store = stack.enter_context(Store(settings.output, settings.decisive(), settings.caps, MADE))
         work = _Work(settings, store, labels, progress, cluster)
         lines = runs.lines(work.analyse(), store, labels)
         work.join(lines)
@@ -133,7 +143,7 @@ def _concluded(
 def _write(batch: Batch, store: Store, settings: Settings) -> None:
     from apftrace_reports.batch import html, junit, markdown
 
-    with store.replacing(MADE) as fresh:
+    with store.replacing() as fresh:
         (fresh / "reports").mkdir()
         for line in batch.analysed:
             page = store.page(line["result"], line["path"])

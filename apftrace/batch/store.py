@@ -22,7 +22,7 @@ from apftrace.batch.wire import Damaged, Message
 from apftrace.errors import ApftraceError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from apftrace.batch.children import Caps
 
@@ -36,6 +36,10 @@ class Busy(ApftraceError):
     """Another batch writes into the same folder."""
 
 
+class Taken(ApftraceError):
+    """What is in the folder is somebody else's."""
+
+
 class Store:
     """Results by digest of the input.
 
@@ -44,21 +48,30 @@ class Store:
         temporary: folder for temporary files, gone when the store is closed.
     """
 
-    def __init__(self, folder: Path, settings: dict[str, Any], caps: Caps) -> None:
+    def __init__(self, folder: Path, settings: dict[str, Any], caps: Caps, made: Mapping[str, str]) -> None:
         """Open or make an output folder.
 
         Args:
             folder: the output folder.
             settings: all that decides what a result is; results of other settings are not used.
             caps: what a task may take now; one that took more than less is tried again.
+            made: names of all that a batch leaves in the folder, each with the pattern of the files below
+                it, which is empty where it is a file itself; last the one that says that all are there.
 
         Raises:
+            Taken: something has one of these names, and no batch ever wrote into the folder.
             Busy: another batch is at work in it.
             OSError: it cannot be made or written.
         """
         self.folder = folder
         self._caps = caps
+        self._made = made
         own = folder / MARK
+        taken = [name for name in made if os.path.lexists(folder / name)]
+        if taken and not (own / "lock").exists():
+            raise Taken(
+                f"{folder}: holds {', '.join(taken)}, which no apftrace batch wrote; choose another folder"
+            )
         own.mkdir(parents=True, exist_ok=True)
         self._lock = (own / "lock").open("ab")
         try:
@@ -143,22 +156,39 @@ class Store:
         self.close()
 
     @contextlib.contextmanager
-    def replacing(self, names: tuple[str, ...]) -> Iterator[Path]:
-        """Give a folder for new versions of some files and folders; when all are there they take their places.
+    def replacing(self) -> Iterator[Path]:
+        """Give a folder for new versions of all that is made; when all are there they take their places.
 
-        Each is whole at any moment. What is in ``names`` and was not made anew is removed.
+        Each file is whole at any moment, and all are of one batch where the last is there: it goes first and comes
+        last. What an earlier batch made and this one did not is removed; what others put beside it stays.
         """
         fresh = self.temporary / "fresh"
         fresh.mkdir()
         yield fresh
-        old = self.temporary / "old"
-        old.mkdir()
-        for name in names:
-            target = self.folder / name
-            if target.is_dir() and not target.is_symlink():
-                target.rename(old / name)  # a folder cannot be renamed over one that has files
-            elif not (fresh / name).exists():
-                target.unlink(missing_ok=True)
-            if (fresh / name).exists():
-                (fresh / name).rename(target)
-        shutil.rmtree(old, ignore_errors=True)
+        (self.folder / list(self._made)[-1]).unlink(missing_ok=True)
+        for name, pattern in self._made.items():
+            if pattern:
+                _replace_files(self.folder / name, fresh / name, pattern)
+            else:
+                _replace_file(self.folder / name, fresh / name)
+
+
+def _replace_file(target: Path, fresh: Path) -> None:
+    if fresh.exists():
+        fresh.replace(target)
+    else:
+        target.unlink(missing_ok=True)
+
+
+def _replace_files(target: Path, fresh: Path, pattern: str) -> None:
+    for old in list(target.glob(pattern)):
+        if not (fresh / old.relative_to(target)).exists():
+            old.unlink()
+            with contextlib.suppress(OSError):  # it holds others
+                if old.parent != target:
+                    old.parent.rmdir()
+    target.mkdir(exist_ok=True)
+    for new in list(fresh.glob(pattern)):
+        place = target / new.relative_to(fresh)
+        place.parent.mkdir(exist_ok=True)
+        new.replace(place)

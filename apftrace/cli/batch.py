@@ -158,6 +158,7 @@ def batch(
     from apftrace.batch.labels import BadPattern
     from apftrace.batch.limits import Limits
     from apftrace.batch.run import Settings, run_batch
+    from apftrace.batch.store import Taken
     from apftrace.cli.progress import progress
 
     workers = jobs or _cpus()
@@ -181,7 +182,7 @@ def batch(
         with progress() as shown:
             done = run_batch(settings, shown)
             shown.finished(done)
-    except (BadPattern, BadBaseline, BadAllowList) as error:
+    except (BadPattern, BadBaseline, BadAllowList, Taken) as error:
         raise click.UsageError(str(error)) from None
     _tell_github(output)
     sys.exit(0 if exit_zero else status(done))

@@ -10,6 +10,8 @@ import pyarrow.dataset as pds
 import pytest
 
 from apftrace.api import analyze
+from apftrace.batch.run import MADE
+from apftrace.batch.store import Taken
 from tests.batch.conftest import Heard, RunBatch, bytes_of, lines, tree
 from tests.batch.packing import tarred, zipped, zstd
 from tests.model import histories
@@ -155,3 +157,55 @@ def test_copies_are_lines_of_their_own_that_say_so(batch: RunBatch, made: dict[s
     assert found["a.zip/one.dat"]["copy_of"] is None
     assert found["a.zip/two.dat"]["copy_of"] == f"{tmp_path}/a.zip/one.dat"
     assert len(list((tmp_path / "out" / ".apftrace" / "results").rglob("*"))) == 2  # a folder with one result
+
+
+def test_what_no_batch_wrote_is_not_replaced(batch: RunBatch, made: dict[str, bytes], tmp_path: Path):
+    (tmp_path / "a.dat").write_bytes(made["lost"])
+    for number, name in enumerate(MADE):
+        out = tmp_path / f"out-{number}"
+        out.mkdir()
+        if MADE[name]:
+            (out / name).mkdir()
+            (out / name / "mine.txt").write_text("mine", "utf-8")
+        else:
+            (out / name).symlink_to("nowhere")
+        before = sorted(out.rglob("*"))
+        with pytest.raises(Taken, match=f"holds {name}, which no apftrace batch wrote"):
+            batch(tmp_path / "a.dat", output=out.name)
+        assert sorted(out.rglob("*")) == before  # no mark either, or the next one would go on
+
+
+def test_other_files_in_the_folder_stay(batch: RunBatch, made: dict[str, bytes], tmp_path: Path):
+    (tmp_path / "mine.txt").write_text("mine", "utf-8")
+    (tmp_path / "a.dat").write_bytes(made["lost"])
+    batch(tmp_path / "a.dat", output=".")
+    (report,) = (tmp_path / "reports").iterdir()
+    mine = [tmp_path / name for name in ("mine.txt", "reports/mine.html", "faults/notes/mine.parquet")]
+    for path in mine:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("mine", "utf-8")
+    (tmp_path / "a.dat").write_bytes(made["late"])
+    batch(tmp_path / "a.dat", output=".", reports=0)
+    assert not report.exists()
+    assert all(path.read_text("utf-8") == "mine" for path in mine)
+
+
+def test_a_kernel_that_is_gone_leaves_no_folder(batch: RunBatch, made: dict[str, bytes], tmp_path: Path):
+    (tmp_path / "a.dat").write_bytes(made["lost"])
+    batch(tmp_path / "a.dat", patterns=("{kernel}.dat",))
+    (tmp_path / "a.dat").rename(tmp_path / "b.dat")
+    batch(tmp_path / "b.dat", patterns=("{kernel}.dat",))
+    for name in ("faults", "findings"):
+        assert [path.name for path in (tmp_path / "out" / name).iterdir()] == ["kernel=b"]
+
+
+def test_results_that_are_not_all_replaced_have_no_sign(
+    batch: RunBatch, made: dict[str, bytes], tmp_path: Path
+):
+    (tmp_path / "a.dat").write_bytes(made["calm"])
+    batch(tmp_path / "a.dat")
+    (tmp_path / "out" / "junit.xml").unlink()
+    (tmp_path / "out" / "junit.xml").mkdir()
+    with pytest.raises(IsADirectoryError):
+        batch(tmp_path / "a.dat")
+    assert not (tmp_path / "out" / "batch.json").exists()

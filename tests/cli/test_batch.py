@@ -106,6 +106,14 @@ def test_wrong_usage_is_one_line(run: Run, tmp_path: Path, arguments: tuple[str,
     assert words in result.one_line()
 
 
+def test_a_folder_with_other_files_is_wrong_usage(run: Run, traces: Path, tmp_path: Path) -> None:
+    (tmp_path / "summary.md").write_text("mine", "utf-8")
+    result = run("batch", traces / "calm.dat", "-o", ".")
+    assert (result.status, result.out) == (2, b"")
+    assert "holds summary.md, which no apftrace batch wrote; choose another folder" in result.one_line()
+    assert (tmp_path / "summary.md").read_text("utf-8") == "mine"
+
+
 def test_an_output_that_cannot_be_made_is_one_line(run: Run, traces: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x", "utf-8")
     for output in ("file", "file/out"):
