@@ -45,6 +45,7 @@ class Expectation:
         verdicts: acceptable ones among found, repaired, quiet, undecided, in-flight, cancelled,
             left-truncated.
         phase: phases that a late-wakeup may name.
+        confidence: how sure the finding may be; empty for any.
         free: say nothing about it; other findings on this token are not held against the analysis.
     """
 
@@ -54,6 +55,7 @@ class Expectation:
     verdicts: frozenset[str]
     phase: tuple[str, ...] = ()
     free: bool = False
+    confidence: tuple[str, ...] = ()
 
 
 def expect(
@@ -62,11 +64,13 @@ def expect(
     *verdicts: str,
     token: int | None = None,
     phase: tuple[str, ...] = (),
+    confidence: tuple[str, ...] = (),
 ) -> Expectation:
     """Return an expectation about a life (or, without one, about the trace)."""
     rules = (rule,) if isinstance(rule, str) else rule
     token = token if token is not None or life is None else life.token
-    return Expectation(rules, life.tid if life else None, token, frozenset(verdicts), phase)
+    tid = life.tid if life else None
+    return Expectation(rules, tid, token, frozenset(verdicts), phase, confidence=confidence)
 
 
 def anything(life: Life) -> Expectation:

@@ -91,6 +91,8 @@ def _verdict(said: Said, before: Said, e: Expectation) -> str:
             return "undecided"
         if e.phase and not any(f["phase"] in e.phase for f in hits):
             return "found as " + ",".join(sorted({str(f["phase"]) for f in hits}))
+        if e.confidence and not all(f["confidence"] in e.confidence for f in hits):
+            return "found as " + ",".join(sorted({f["confidence"] for f in hits}))
         return "found"
     for outcome, verdict in _VERDICTS.items():
         if outcome in outcomes:

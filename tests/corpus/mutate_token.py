@@ -20,7 +20,7 @@ def _unused(edit: Edit, tid: int) -> int:
     return top.token + (edit.rng.randint(10, 500) << 12)
 
 
-def _last_told(edit: Edit) -> Life:
+def last_told(edit: Edit) -> Life:
     """Return a PV life after which no other life of its vCPU is left, but much progress."""
     edit.need_no_loss()
     span = edit.lives.end - edit.capture.records[0].ts
@@ -116,7 +116,7 @@ def token_zero(edit: Edit) -> list[Expectation]:
 @mutator
 def wrong_vector(edit: Edit) -> list[Expectation]:
     """The interrupt goes out with vector 0, as when the INT MSR was never restored."""
-    life = _last_told(edit)
+    life = last_told(edit)
     edit.change(life.accepted, vec=0)
     edit.drop([life.injected, *life.injected_again, *life.eoi, *life.ack])
     return [expect("wrong-vector", life, "found")]
@@ -137,7 +137,7 @@ def ack_dropped(edit: Edit) -> list[Expectation]:
 @mutator
 def last_ack_dropped(edit: Edit) -> list[Expectation]:
     """The handler ran, the vCPU goes on for long, and no ACK comes."""
-    life = _last_told(edit)
+    life = last_told(edit)
     edit.drop(life.ack)
     return [expect("missing-ack", life, "found")]
 
@@ -145,7 +145,7 @@ def last_ack_dropped(edit: Edit) -> list[Expectation]:
 @mutator
 def interrupt_lost(edit: Edit) -> list[Expectation]:
     """The vector was accepted, other vectors were injected again and again, this one never."""
-    life = _last_told(edit)
+    life = last_told(edit)
     edit.drop([life.injected, *life.injected_again, *life.eoi, *life.ack])
     assert life.ready
     others = [r for r in edit.lives.after(life.ready) if r.name == "kvm_inj_virq" and r["vector"] != 0xF3]

@@ -106,7 +106,7 @@ def many_vms(edit: Edit) -> list[Expectation]:
         shift = edit.rng.randint(1, 30_000_000)
         cpu = edit.capture.cpus * n
         for rec in edit.capture.records:
-            copy = _on_vector(other(rec), vector).but(ts=rec.ts + shift, cpu=rec.cpu + cpu)
+            copy = on_vector(other(rec), vector).but(ts=rec.ts + shift, cpu=rec.cpu + cpu)
             if rec.name == "kvm_async_pf_completed":
                 copy = copy.but(address=rec["address"] + (n << 38))
             edit.add(copy)
@@ -121,7 +121,7 @@ def one_vm_on_its_own_vector(edit: Edit) -> list[Expectation]:
         raise NotHere
     other = renumber(lambda pid: pid + 100_000 if pid else 0)
     for rec in edit.capture.records:
-        copy = _on_vector(other(rec), 0xE1).but(ts=rec.ts + 1_234_567, cpu=rec.cpu + edit.capture.cpus)
+        copy = on_vector(other(rec), 0xE1).but(ts=rec.ts + 1_234_567, cpu=rec.cpu + edit.capture.cpus)
         if rec.name == "kvm_async_pf_completed":
             copy = copy.but(address=rec["address"] + (1 << 38))
         edit.add(copy)
@@ -313,7 +313,7 @@ def _on_one_cpu(edit: Edit) -> None:
 
 
 def _own_vector(edit: Edit) -> None:
-    edit.change_each(lambda r: _on_vector(r, 0xE1))
+    edit.change_each(lambda r: on_vector(r, 0xE1))
 
 
 _HOSTS = (
@@ -342,7 +342,7 @@ def _of_pv(rec: Rec) -> bool:
     return False
 
 
-def _on_vector(rec: Rec, vector: int) -> Rec:
+def on_vector(rec: Rec, vector: int) -> Rec:
     name = {"kvm_apic_accept_irq": "vec", "kvm_inj_virq": "vector"}.get(rec.name)
     return rec.but(**{name: vector}) if name and rec[name] == PAGE_READY else rec
 

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 import apftrace
 
 from . import (  # noqa: F401 - they register
+    mutate_doubt,
     mutate_end,
     mutate_gap,
     mutate_late,
