@@ -1,5 +1,19 @@
-"""``python -m apftrace``."""
+"""The program ``apftrace``, and ``python -m apftrace``."""
 
-from apftrace.cli import main
+import sys
 
-main()
+INTERRUPTED = 130
+
+
+def main() -> None:
+    """Run the command line; Ctrl-C ends it without a traceback, also while modules are being imported."""
+    try:
+        from apftrace.cli import main as run
+
+        run()
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+
+
+if __name__ == "__main__":
+    main()

@@ -6,34 +6,37 @@ read, 4 readable but the verdict is unsafe.
 
 from __future__ import annotations
 
-import io
-import os
 import sys
 
 import click
 
 from apftrace import __version__
+from apftrace.__main__ import INTERRUPTED
 from apftrace.cli.analyze import analyze
 from apftrace.cli.batch import batch
 from apftrace.cli.events import events
 from apftrace.cli.info import info
 from apftrace.cli.screen import fail
+from apftrace.cli.streams import STDOUT, discard_output, open_streams
 from apftrace.errors import ApftraceError
 
 COMMANDS: tuple[click.Command, ...] = (analyze, batch, info, events)
 UNREADABLE = 3
-INTERRUPTED = 130
 
 
 class _Verbs(click.Group):
-    # click turns a broken pipe into status 1, which here means that there is a finding.
+    # click turns a broken pipe into status 1, which here means that there is a finding, and Ctrl-C into a blank line.
     def invoke(self, ctx: click.Context) -> object:
         try:
-            return super().invoke(ctx)
+            try:
+                return super().invoke(ctx)
+            finally:
+                sys.stdout.flush()  # by the interpreter it would be too late for an error of ours
         except BrokenPipeError:
-            # The reader has seen enough; what is still buffered has nowhere to go.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            discard_output()  # the reader has seen enough
             sys.exit(0)
+        except KeyboardInterrupt:
+            raise click.Abort from None
 
 
 @click.group(
@@ -54,9 +57,7 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command line; every foreseen error becomes one line on stderr."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+    open_streams()
     try:
         sys.exit(cli.main(prog_name="apftrace", standalone_mode=False) or 0)
     except click.exceptions.NoArgsIsHelpError as error:
@@ -70,6 +71,8 @@ def main() -> None:
     except click.Abort:
         sys.exit(INTERRUPTED)
     except OSError as error:
+        if error.filename == STDOUT:
+            discard_output()
         fail(f"{error.filename}: {error.strerror}" if error.filename else str(error), UNREADABLE)
     except ApftraceError as error:
         fail(str(error), UNREADABLE)

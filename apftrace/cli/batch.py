@@ -184,6 +184,11 @@ def batch(
             shown.finished(done)
     except (BadPattern, BadBaseline, BadAllowList, Taken) as error:
         raise click.UsageError(str(error)) from None
+    except KeyboardInterrupt:
+        say("interrupted; the same command goes on where it was")
+        raise
+    if sys.stderr.isatty():
+        say(f"report written to {output / 'index.html'}")
     _tell_github(output)
     sys.exit(0 if exit_zero else status(done))
 

@@ -133,9 +133,15 @@ def _clock(seconds: float) -> str:
 
 @contextmanager
 def progress() -> Iterator[Silent]:
-    """Give what fits: a bar where stderr is a terminal, JSON lines where stdout is none."""
-    shown = Bar(sys.stderr) if sys.stderr.isatty() and sys.stdout.isatty() else JsonLines(sys.stdout)
+    """Give what fits: a bar where both streams are terminals, else JSON lines, nothing where stdout is closed."""
+    shown = _fitting()
     try:
         yield shown
     finally:
         shown.close()
+
+
+def _fitting() -> Silent:
+    if sys.__stdout__ is None:
+        return Silent()
+    return Bar(sys.stderr) if sys.stderr.isatty() and sys.stdout.isatty() else JsonLines(sys.stdout)

@@ -1,0 +1,96 @@
+"""Standard streams that are closed or full, and Ctrl-C: one line, and no status that means a finding."""
+
+from __future__ import annotations
+
+import os
+import pty
+import signal
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def shell(folder: Path, arguments: str, redirections: str) -> subprocess.CompletedProcess[str]:
+    command = f'"{sys.executable}" -m apftrace {arguments} {redirections}'
+    return subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False, cwd=folder)
+
+
+@pytest.mark.parametrize("verb", ["analyze", "analyze --format json", "info", "events", "batch"])
+def test_closed_output_is_one_line_where_it_was_asked_for(traces: Path, tmp_path: Path, verb: str) -> None:
+    folder = "-o out --jobs 1 --reports 0" if verb == "batch" else ""
+    done = shell(tmp_path, f'{verb} "{traces / "calm.dat"}" {folder}', ">&-")
+    if verb == "batch":
+        assert (done.returncode, done.stderr) == (0, "")
+        assert (tmp_path / "out" / "batch.json").exists()
+    else:
+        assert (done.returncode, done.stderr) == (3, "apftrace: standard output: it is closed\n")
+
+
+def test_nothing_of_a_closed_stream_gets_into_a_file(traces: Path, tmp_path: Path) -> None:
+    for name, redirections in (("plain", ""), ("closed", "<&- >&- 2>&-")):
+        done = shell(tmp_path, f'analyze "{traces / "late.dat"}" -o {name}.json', redirections)
+        assert done.returncode == 0
+    assert (tmp_path / "closed.json").read_bytes() == (tmp_path / "plain.json").read_bytes()
+
+
+def test_a_closed_standard_error_costs_only_what_is_said_there(traces: Path, tmp_path: Path) -> None:
+    done = shell(tmp_path, f'analyze "{traces / "calm.dat"}"', "2>&-")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("CLEAN")
+
+
+def test_a_list_from_a_closed_standard_input_is_empty(tmp_path: Path) -> None:
+    done = shell(tmp_path, "batch - -o out", "<&-")
+    assert (done.returncode, done.stderr) == (3, "apftrace: no trace could be analysed\n")
+
+
+@pytest.mark.parametrize(
+    "arguments", ["analyze {}", "events {} --format parquet", "events {}", "info {}", "-h"]
+)
+def test_a_full_disk_is_one_line_that_says_where(traces: Path, tmp_path: Path, arguments: str) -> None:
+    done = shell(tmp_path, arguments.format(traces / "calm.dat"), ">/dev/full")
+    assert (done.returncode, done.stderr) == (3, "apftrace: standard output: No space left on device\n")
+
+
+def test_ctrl_c_while_modules_are_imported_is_no_traceback(tmp_path: Path) -> None:
+    (tmp_path / "click.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n", "utf-8")
+    done = subprocess.run(
+        [sys.executable, "-m", "apftrace", "-h"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+    )
+    assert (done.returncode, done.stderr) == (130, "")
+
+
+def test_ctrl_c_at_work_says_nothing(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "trace")
+    with (
+        subprocess.Popen(
+            [sys.executable, "-m", "apftrace", "events", tmp_path / "trace", "-o", tmp_path / "out.csv"],
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as running,
+        (tmp_path / "trace").open("wb") as pipe,
+    ):  # opened by both: it is at work
+        pipe.flush()
+        running.send_signal(signal.SIGINT)
+        _, said = running.communicate(timeout=20)
+    assert (running.returncode, said) == (130, "")
+
+
+def test_on_a_terminal_a_batch_says_where_its_page_is(traces: Path, tmp_path: Path) -> None:
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "apftrace", "batch", traces / "calm.dat", "-o", "out", "--jobs", "1"]
+    done = subprocess.run(command, stdout=theirs, stderr=theirs, check=False, cwd=tmp_path)
+    os.close(theirs)
+    with os.fdopen(ours, "rb") as terminal:
+        shown = os.read(terminal.fileno(), 1 << 16).decode()
+    assert done.returncode == 0
+    assert shown.endswith("apftrace: report written to out/index.html\r\n")
