@@ -15,7 +15,7 @@ from apftrace.model import tracepoints as tp
 from apftrace.model.delivery import FIRST_EXTERNAL, told_threads
 from apftrace.model.frames import turn
 from apftrace.model.loss import overlaps_blind
-from apftrace.model.outcome import MIN_ENTRIES, Staleness
+from apftrace.model.outcome import MIN_ENTRIES, Staleness, resets
 
 if TYPE_CHECKING:
     from apftrace.model.delivery import Vectors
@@ -57,6 +57,8 @@ def unacked(
     last = _with_chances(rec, last)
     last = overlaps_blind(rec, last, "start", "last_run", "blind")
     cleared = rec.kind(tp.MSR).filter((pl.col("a") == 1) & (pl.col("b") == tp.MSR_EN)).select("seq", "tid")
+    # A guest that begins anew knows nothing of the interrupt that it was about to take.
+    cleared = pl.concat([cleared, resets(rec, threads).select("seq", "tid")]).sort("seq")
     ended = last.select("seq", "tid").join_asof(
         cleared.with_columns(pl.col("seq").alias("cleared_seq")),
         on="seq",

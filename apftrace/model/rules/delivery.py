@@ -87,6 +87,7 @@ def _of_delivery(case: Case, row: Row, **stated: Any) -> Finding:
             f"guest interrupts off: {row['virqs_after']} interrupts and {row['faults_after']} async faults since",
             "record loss: none on this vCPU's CPUs since",
             "queue cleared by the guest: no write of MSR 4b564d02 since",
+            "reset of the vCPU: no entry at the reset vector and no INIT since",
         ],
         **stated,
     )
@@ -116,7 +117,8 @@ LOST_INTERRUPT = Rule(
     means="The task sleeps on, and every later fault of the vCPU waits behind it.",
     shown_by="ready and kvm_apic_accept_irq of the vector, then entry after entry without kvm_inj_virq of it and "
     "without an ACK, while other interrupts are injected.",
-    look_alikes="APICv or AVIC, where no injection is traced; guest interrupts off, where nothing else is injected.",
+    look_alikes="APICv or AVIC, where no injection is traced; guest interrupts off, where nothing else is injected; a "
+    "vCPU that was reset, or whose guest disabled async page faults, before it took the interrupt.",
     needs=(tp.READY, tp.ACCEPT, tp.INJ_VIRQ, tp.MSR, tp.ENTRY),
     helps=(tp.EXIT, tp.APICV_ACCEPT),
     remedy="Look whether the guest's local APIC is enabled: kvm_apic_accept_irq is traced even where it is not.",
@@ -131,7 +133,8 @@ MISSING_ACK = Rule(
     shown_by="A delivered ready, its interrupt injected, no write of MSR 4b564d07 and no later delivery, while the "
     "vCPU enters the guest again and again and takes other interrupts or faults, which it could not with interrupts "
     "off. Where interrupts are posted (APICv, AVIC) the accept has to do, which is weaker.",
-    look_alikes="An ACK that is late (interrupts off, vCPU not scheduled); kvm_msr filtered while recording.",
+    look_alikes="An ACK that is late (interrupts off, vCPU not scheduled); kvm_msr filtered while recording; a vCPU "
+    "that was reset, or whose guest disabled async page faults, before its ACK.",
     needs=(tp.READY, tp.MSR, tp.ENTRY),
     helps=(tp.ACCEPT, tp.INJ_VIRQ, tp.EXIT),
     remedy="Look at the guest's console, and trace __sysvec_kvm_asyncpf_interrupt there: did its handler begin?",

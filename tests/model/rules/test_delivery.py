@@ -6,8 +6,24 @@ import pytest
 
 from tests.builders.story import ACK, ANSWER, DELIVERY, Story
 from tests.model import histories
-from tests.model.histories import PAGE, STUCK_FOR, never_started
-from tests.model.support import LATER, MS, US, S, analyse, calm, found, life, lines, outcomes, rules, total
+from tests.model.histories import PAGE, STUCK_FOR, never_started, take_interrupts
+from tests.model.support import (
+    BLIND,
+    LATER,
+    MS,
+    US,
+    S,
+    analyse,
+    analyse_blind,
+    calm,
+    found,
+    life,
+    lines,
+    outcomes,
+    rover,
+    rules,
+    total,
+)
 
 STUCK = 0x15000
 UNTAKEN = ACK | {"injected"}
@@ -65,6 +81,17 @@ class TestLostInterrupt:
             story.interrupt(at=LATER + (n + 1) * 5 * MS)
         assert not rules(analyse(story), "error")
 
+    @pytest.mark.parametrize("told", [frozenset(), frozenset({"injected"})], ids=["injected", "accepted"])
+    def test_quiet_after_the_vcpu_was_reset(self, told: frozenset[str]) -> None:
+        """What boots then knows nothing of the interrupt, and takes others for long before it enables."""
+        story = Story()
+        calm(story)
+        story.pv_life(at=LATER, without=ACK | told)
+        story.event(LATER + 2 * MS, "kvm_entry", story.tid(0), 0, vcpu_id=0, rip=0xFFF0)
+        take_interrupts(story)
+        analysis = analyse(story)
+        assert rules(analysis) == {"vcpu-reset"}
+
     def test_quiet_where_posted_interrupts_need_no_injection(self) -> None:
         # Under APICv no kvm_inj_virq is ever traced, and an ACK is all that can come.
         story = Story()
@@ -79,9 +106,13 @@ class TestLostInterrupt:
         story.event(LATER + 521 * US, "kvm_apicv_accept_irq", story.tid(0), 0, apicid=0, vec=0xF3)
         assert [f["confidence"] for f in found(analyse(story), "lost-interrupt")] == ["likely"]
 
-    def test_undecided_when_records_were_lost_since(self) -> None:
-        story = histories.lost_interrupt().lost(at=LATER + 50 * MS, cpu=0, count=1)
-        assert not rules(analyse(story), "error")
+    @BLIND
+    def test_undecided_when_records_were_lost_since(self, blind: str) -> None:
+        analysis = analyse_blind(histories.lost_interrupt(), blind, at=LATER + 50 * MS)
+        assert not rules(analysis, "error")
+
+    def test_undecided_where_a_cpu_of_the_thread_ends_early(self) -> None:
+        assert not rules(analyse(_on_a_rover(UNTAKEN)), "error")
 
 
 class TestMissingAck:
@@ -156,11 +187,34 @@ class TestMissingAck:
         rule = "missing-ack" if injected else "lost-interrupt"
         assert [f["token"] for f in found(analyse(story), rule)] == [0xFFFFFFFF]
 
-    def test_undecided_when_records_were_lost_since(self) -> None:
-        story = histories.missing_ack().lost(at=LATER + 52 * MS, cpu=0)
-        analysis = analyse(story)
+    @BLIND
+    def test_undecided_when_records_were_lost_since(self, blind: str) -> None:
+        analysis = analyse_blind(histories.missing_ack(), blind, at=LATER + 52 * MS)
         assert not rules(analysis, "error")
-        assert analysis.verdict == "undecided"
+
+    def test_undecided_where_a_cpu_of_the_thread_ends_early(self) -> None:
+        assert not rules(analyse(_on_a_rover(ACK)), "error")
+
+    def test_quiet_when_the_trace_ends_before_the_ack(self) -> None:
+        story = Story()
+        calm(story)
+        story.pv_life(at=LATER, without=ACK)
+        for n in range(4):
+            story.interrupt(at=LATER + MS + n * MS)
+        assert not rules(analyse(story), "error")
+
+    def test_found_when_records_were_lost_only_before(self) -> None:
+        story = histories.missing_ack().lost(at=LATER - 100 * MS, cpu=0)
+        story.progress(start=LATER - 100 * MS, end=LATER - 90 * MS)
+        assert found(analyse(story), "missing-ack")
+
+
+def _on_a_rover(without: frozenset[str]) -> Story:
+    """Hand a page over where the ACK may be on a CPU whose data end."""
+    story = rover()
+    story.pv_life(at=LATER, cpu=0, without=without)
+    take_interrupts(story)
+    return story
 
 
 class TestLostWork:
@@ -203,8 +257,9 @@ class TestLostWork:
         assert not found(analysis, "lost-work")
         assert life(analysis, STUCK)["outcome"] == "cancelled"
 
-    def test_undecided_when_records_were_lost_meanwhile(self) -> None:
-        analysis = analyse(histories.lost_work().lost(at=LATER + 10 * MS, cpu=0, count=2))
+    @BLIND
+    def test_undecided_when_records_were_lost_meanwhile(self, blind: str) -> None:
+        analysis = analyse_blind(histories.lost_work(), blind, at=LATER + 10 * MS)
         assert not rules(analysis, "error")
         assert life(analysis, STUCK)["outcome"] == "undecided"
 
