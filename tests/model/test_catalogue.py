@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import random
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +18,7 @@ from tests.model.histories import HISTORIES
 from tests.model.support import START, analyse, calm, found, known_formats, rules
 
 if TYPE_CHECKING:
+    from apftrace import Analysis
     from apftrace.model.rules.base import Rule
 
 SEVERITIES = {
@@ -93,6 +95,38 @@ def test_without_a_tracepoint_that_it_needs_it_says_so(rule: Rule, kind: int) ->
     analysis = analyse(HISTORIES[rule.id](), off=[NAMES[kind]])
     assert NotRun(rule.id, (NAMES[kind],)) in analysis.not_run
     assert not found(analysis, rule.id)
+
+
+@pytest.mark.parametrize("number", range(4))
+@host_rule_parameter
+def test_no_rule_says_more_when_records_are_lost(rule: Rule, number: int) -> None:
+    """A stretch of records of a CPU is missing, mostly of the last ones, and the next record says so."""
+    whole = _loudest(analyse(HISTORIES[rule.id]()))
+    story, rng = HISTORIES[rule.id](), random.Random(f"{rule.id}#{number}")
+    mine = sorted((r for r in story.records if r.cpu == 0), key=lambda r: r.ts)
+    length = min(rng.choice([1, 1, 2, 5, 40]), len(mine) // 2)
+    start = rng.randrange(max(0, len(mine) - 120), len(mine) - length)
+    gone = {id(r) for r in mine[start : start + length]}
+    story.records = [r for r in story.records if id(r) not in gone]
+    for after in mine[start + length : start + length + 1]:
+        story.lost(at=after.ts - 1, cpu=0, count=length)
+    for name, (severity, confidence) in _loudest(analyse(story)).items():
+        before = whole.get(name, (RANK["info"], RANK["proved"]))
+        assert severity <= before[0], f"{name} is more severe"
+        assert confidence <= before[1], f"{name} is surer"
+
+
+RANK = {"info": 0, "warning": 1, "error": 2, "possible": 0, "likely": 1, "proved": 2}
+
+
+def _loudest(analysis: Analysis) -> dict[str, tuple[int, int]]:
+    """Return the worst severity and the best confidence of each rule that says anything of the guest."""
+    out: dict[str, tuple[int, int]] = {}
+    for row in analysis.findings.to_dicts():
+        if row["rule"] != "events-lost":
+            most = out.get(row["rule"], (0, 0))
+            out[row["rule"]] = max(most[0], RANK[row["severity"]]), max(most[1], RANK[row["confidence"]])
+    return out
 
 
 def test_findings_are_numbered_per_rule_and_most_severe_first() -> None:

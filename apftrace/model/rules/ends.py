@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from apftrace.model import tracepoints as tp
+from apftrace.model.loss import blind_within, overlaps_blind
 from apftrace.model.outcome import resets
 from apftrace.model.rules.base import (
     INFO,
@@ -36,19 +37,25 @@ def _vcpu_reset(case: Case) -> Iterable[Finding]:
     shown = _course(case)
     again = shown.filter((pl.col("reset") | pl.col("on")) & pl.col("was_on")).select("seq")
     writes = shown.filter(pl.col("write")).join(again, on="seq", how="semi", maintain_order="left")
-    for row in rows(writes):
+    for row in rows(overlaps_blind(case.rec, writes, "was_ts", "ts", "blind")):
         dropped = _dropped(case, row)
         yield finding(
             severity=INFO,
-            confidence=LIKELY,
+            confidence=POSSIBLE if row["blind"] else LIKELY,
             tid=row["tid"],
             ts=row["ts"],
             end=row["ts"],
             cause="reset, INIT, resume or restore",
             message="async page faults were enabled on this vCPU although they were on" + _told(dropped),
             seqs=[*dropped["life"].head(_SHOWN).to_list(), row["seq"]],
-            ruled_out=["CPU offline and online again: EN was not cleared before"],
-            not_ruled_out=["a guest that writes EN twice"],
+            ruled_out=[] if row["blind"] else ["CPU offline and online again: EN was not cleared before"],
+            not_ruled_out=[
+                *(
+                    ["CPU offline and online again: EN was cleared in a record that is lost"]
+                    * bool(row["blind"])
+                ),
+                "a guest that writes EN twice",
+            ],
         )
     were_on = set(again["seq"].to_list())
     for row in rows(shown.filter("reset")):
@@ -79,17 +86,20 @@ def _of_reset(row: Row, dropped: pl.DataFrame) -> Finding:
 def _course(case: Case) -> pl.DataFrame:
     """Return the writes of EN and the resets in order, with whether async page faults ``was_on`` before on the vCPU.
 
-    Deliveries show too that they are on. ``enabled`` is the next write that enables.
+    Deliveries show too that they are on. ``was_ts`` is when the one before came, ``enabled`` the next
+    write that enables.
     """
     writes = case.rec.kind(tp.MSR).filter((pl.col("a") == 1) & (pl.col("b") == tp.MSR_EN))
-    told = case.delivered.filter(pl.col("accepted").is_not_null()).select("tid", "seq")
+    told = case.delivered.filter(pl.col("accepted").is_not_null()).select(
+        "tid", "seq", pl.col("accepted").alias("ts")
+    )
     enables = writes.filter((pl.col("c") & tp.EN_ENABLED) != 0)
     course = pl.concat(
         [
             writes.select(
                 "tid", "seq", "ts", on=(pl.col("c") & tp.EN_ENABLED) != 0, write=pl.lit(value=True)
             ),
-            told.select("tid", "seq", on=pl.lit(value=True)),
+            told.select("tid", "seq", "ts", on=pl.lit(value=True)),
             resets(case.rec, case.threads).select(
                 "tid", "seq", "ts", "by", on=pl.lit(value=False), reset=pl.lit(value=True)
             ),
@@ -99,6 +109,7 @@ def _course(case: Case) -> pl.DataFrame:
     return (
         course.with_columns(
             pl.col("on").shift(1).over("tid").fill_null(value=False).alias("was_on"),
+            pl.coalesce(pl.col("ts").shift(1).over("tid"), "ts").alias("was_ts"),
             pl.col("write", "reset").fill_null(value=False),
         )
         .filter(pl.col("write") | pl.col("reset"))
@@ -133,17 +144,25 @@ def _vm_ended(case: Case) -> Iterable[Finding]:
             pl.col("tid").is_in(gone["tid"].implode()) & (pl.col("outcome") == "cancelled")
         )
         whole = gone.height == threads.height
+        # Of the others the end may be cut off, or lost.
+        last, end = (threads["last"].max(), gone["gone"].max())
+        assert isinstance(last, int)
+        assert isinstance(end, int)
+        goes_on = not whole and last > end
         yield finding(
             severity=INFO,
             confidence=PROVED,
             tid=gone["tid"][0],
             ts=gone["gone"].min(),
             end=gone["gone"].max(),
-            cause="the VM ended" if whole else "vCPUs were removed",
+            cause="the VM ended" if whole else "vCPUs were removed" if goes_on else "the VM is about to end",
             message=f"{gone.height} of {threads.height} vCPU threads of {vm} exited"
             + (f"; lives that ended with them: {dropped.height}" if dropped.height else ""),
             seqs=dropped["life"].head(_SHOWN).to_list(),
             ruled_out=["lost: a VM that ends gets no ready"] if dropped.height else [],
+            not_ruled_out=[]
+            if whole or goes_on
+            else ["vCPUs that were removed: no other thread left a record since"],
         )
 
 
@@ -156,6 +175,7 @@ def _vm_stopped(case: Case) -> Iterable[Finding]:
             pl.col("tid").is_in(threads["tid"].implode())
             & pl.col("outcome").is_in(["in_flight", "undecided"])
         )
+        missing = any(blind_within(case.rec, tid, last, case.rec.last_ns) for tid in threads["tid"])
         if (threads["gone"] > 0).any() or not open_lives.height or case.rec.last_ns - last < least:
             continue
         silent = duration(case, case.rec.last_ns - last)
@@ -170,6 +190,7 @@ def _vm_stopped(case: Case) -> Iterable[Finding]:
             f"lives of it that are open: {open_lives.height}",
             seqs=open_lives["life"].head(_SHOWN).to_list(),
             not_ruled_out=[
+                *(["a guest that goes on where records were lost or no CPU was recorded"] * missing),
                 "a guest that idles",
                 "live migration: record kvm:kvm_dirty_ring_push and kvm:kvm_userspace_exit",
                 "the VM's end: record sched:sched_process_exit",
@@ -185,8 +206,8 @@ VCPU_RESET = Rule(
     shown_by="A vCPU that had async page faults on (enabled before, or told of a page, and not disabled since), or "
     "had some open, enters the guest at the reset vector (kvm_entry with rip 0xfff0), or is sent an INIT "
     "(kvm_apic_accept_irq on the sender's thread). Where neither was seen: EN is written with bit 0 set.",
-    look_alikes="CPU hotplug and boot, where EN is cleared first (apf-disabled) or was never set; a SIPI alone, which "
-    "a running vCPU ignores.",
+    look_alikes="CPU hotplug and boot, where EN is cleared first (apf-disabled), in a record that may be lost, or was "
+    "never set; a SIPI alone, which a running vCPU ignores.",
     needs=(tp.MSR,),
     helps=(tp.ENTRY, tp.ACCEPT, tp.READY),
     remedy="Where guests hang after a restore: the VMM must restore MSR_KVM_ASYNC_PF_INT before MSR_KVM_ASYNC_PF_EN.",
@@ -199,7 +220,8 @@ VM_ENDED = Rule(
     title="vCPU threads exited",
     means="Nothing: there is no guest any more that could wait.",
     shown_by="sched_process_exit of vCPU threads, or their last sched_switch with a dead state.",
-    look_alikes="A paused VM, whose threads live on.",
+    look_alikes="A paused VM, whose threads live on; a VM whose end the trace cuts off, which has lost only some of "
+    "its vCPUs by then.",
     needs=(tp.SWITCH,),
     helps=(tp.PROCESS_EXIT,),
     bugs=(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from apftrace.model import tracepoints as tp
+from apftrace.model.loss import overlaps_blind
 from apftrace.model.rules.base import (
     INFO,
     LIKELY,
@@ -65,7 +66,8 @@ def _why_refused(row: Row) -> str:
 
 
 def _repeated_fault_storm(case: Case) -> Iterable[Finding]:
-    for life in rows(case.lives.filter(pl.col("repeated") > STORM)):
+    storms = case.lives.filter(pl.col("repeated") > STORM)
+    for life in rows(overlaps_blind(case.rec, storms, "not_present", "end", "blind")):
         span = int(life["end"]) - int(life["not_present"])
         yield about(
             life,
@@ -74,7 +76,14 @@ def _repeated_fault_storm(case: Case) -> Iterable[Finding]:
             message=f"{life['repeated']} repeated faults on gfn {hexed(life['gfn'])} within one life of "
             f"{duration(case, span)}",
             cause="the halted vCPU is woken by interrupts and faults again",
-            not_ruled_out=["a guest that polls the page", "a slow worker: see its phases"],
+            not_ruled_out=[
+                *(
+                    ["several lives: the ready of one and not_present of the next are lost"]
+                    * bool(life["blind"])
+                ),
+                "a guest that polls the page",
+                "a slow worker: see its phases",
+            ],
         )
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from apftrace.model import tracepoints as tp
+from apftrace.model.loss import overlaps_blind
 from apftrace.model.outcome import MIN_ENTRIES
 from apftrace.model.rules.base import (
     ERROR,
@@ -178,10 +179,12 @@ def _perhaps_swept(life: Row) -> list[str]:
 
 
 def _left_truncated(case: Case) -> Iterable[Finding]:
-    for ready in rows(case.readies.filter(pl.col("answer") == "truncated")):
+    older = case.readies.filter(pl.col("answer") == "truncated")
+    older = older.with_columns(pl.lit(case.rec.first_ns).alias("first"))
+    for ready in rows(overlaps_blind(case.rec, older, "first", "ready", "blind")):
         yield {
             "severity": INFO,
-            "confidence": PROVED,
+            "confidence": LIKELY if ready["blind"] else PROVED,
             "tid": ready["tid"],
             "token": ready["token"],
             "gva": ready["gva"],
@@ -193,6 +196,7 @@ def _left_truncated(case: Case) -> Iterable[Finding]:
             "ruled_out": [
                 "spurious ready: its id is older than the first not_present seen, or the head was lost"
             ],
+            "not_ruled_out": ["a not_present among the lost records"] if ready["blind"] else [],
         }
 
 

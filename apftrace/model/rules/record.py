@@ -70,6 +70,7 @@ def _events_lost(case: Case) -> Iterable[Finding]:
 
 def _unbalanced(case: Case) -> Iterable[Finding]:
     lossy = bool(case.rec.losses)
+    partial = lossy or bool(case.rec.uncovered or case.rec.silences)
     of_vcpus = {
         text for broken in case.accounting.filter(pl.col("tid").is_not_null())["broken"] for text in broken
     }
@@ -79,11 +80,15 @@ def _unbalanced(case: Case) -> Iterable[Finding]:
         for identity in row["broken"] if not (whole and of_vcpus) else []:
             yield {
                 "severity": INFO if lossy else WARNING,
-                "confidence": POSSIBLE if lossy else PROVED,
+                "confidence": POSSIBLE if partial else PROVED,
                 "tid": row["tid"],
                 "ts": case.rec.first_ns,
                 "end": case.rec.last_ns,
-                "cause": "records were lost" if lossy else None,
+                "cause": "records were lost"
+                if lossy
+                else "a CPU was not recorded all the time"
+                if partial
+                else None,
                 "message": f"sums of {'all vCPUs' if whole else 'this vCPU'} do not balance: {identity}",
                 "seqs": [],
                 "not_ruled_out": ["a record that the trace does not hold"],

@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from tests.builders.story import ANSWER, Story
 from tests.model import histories
-from tests.model.support import LATER, MS, START, S, analyse, calm, found, outcomes, rules
+from tests.model.support import (
+    BLIND,
+    LATER,
+    MS,
+    START,
+    S,
+    analyse,
+    analyse_blind,
+    calm,
+    found,
+    outcomes,
+    rules,
+)
 
 
 class TestVcpuReset:
@@ -48,6 +60,23 @@ class TestVcpuReset:
         )
         assert outcomes(analysis)["cancelled"] == 1
         assert not rules(analysis, "error", "warning")
+
+    @BLIND
+    def test_only_possible_when_the_write_that_disabled_may_be_lost(self, blind: str) -> None:
+        """A CPU that goes offline and comes back: nothing was reset."""
+        story = Story().enable(at=START - 10 * MS)
+        calm(story)
+        analysis = analyse_blind(story.enable(at=LATER), blind, at=LATER - 100 * MS)
+        (finding,) = found(analysis, "vcpu-reset")
+        assert (finding["severity"], finding["confidence"]) == ("info", "possible")
+        assert finding["not_ruled_out"][0].startswith("CPU offline and online again")
+        assert not finding["ruled_out"]
+
+    def test_likely_when_records_were_lost_before_it_was_last_seen_on(self) -> None:
+        story = Story().enable(at=START - 10 * MS)
+        calm(story)
+        story.lost(at=START + 10 * MS + MS, cpu=0, count=1)
+        assert [f["confidence"] for f in found(analyse(story.enable(at=LATER)), "vcpu-reset")] == ["likely"]
 
     def test_quiet_where_the_init_is_for_another(self) -> None:
         assert not found(analyse(_with_init(vcpu=2)), "vcpu-reset")
@@ -117,6 +146,20 @@ class TestVmEnded:
         assert finding["cause"] == "vCPUs were removed"
         assert finding["message"].startswith("1 of 2 vCPU threads of vm-101")
 
+    def test_the_end_of_the_vm_is_told_where_the_trace_ends_before_its_last_thread(self) -> None:
+        story = histories.vm_ended()
+        calm(story, vcpu=1, start=START + 300_000)
+        story.records = [r for r in story.records if r.ts <= LATER + MS]
+        (finding,) = found(analyse(story), "vm-ended")
+        assert finding["cause"] == "the VM is about to end"
+        assert finding["not_ruled_out"] == ["vCPUs that were removed: no other thread left a record since"]
+
+    @BLIND
+    def test_found_whatever_was_lost_besides(self, blind: str) -> None:
+        analysis = analyse_blind(histories.vm_ended(), blind, at=LATER + 500_000)
+        assert [f["confidence"] for f in found(analysis, "vm-ended")] == ["proved"]
+        assert not rules(analysis, "error")
+
     def test_quiet_where_the_threads_live_on(self) -> None:
         assert not found(analyse(histories.vm_stopped()), "vm-ended")
 
@@ -127,6 +170,14 @@ class TestVmStopped:
         assert (finding["severity"], finding["confidence"]) == ("info", "possible")
         assert finding["vm"] == "vm-101"
         assert any("live migration" in text for text in finding["not_ruled_out"])
+
+    @BLIND
+    def test_says_so_where_the_vm_may_go_on_unseen(self, blind: str) -> None:
+        story = histories.vm_stopped()
+        story.event(LATER + 2 * S, "kvm_entry", story.tid(1, 1), 0, vcpu_id=1)
+        (finding,) = found(analyse_blind(story, blind, at=LATER + S), "vm-stopped")
+        assert finding["confidence"] == "possible"
+        assert finding["not_ruled_out"][0].startswith("a guest that goes on where records were lost")
 
     def test_quiet_without_open_lives(self) -> None:
         story = Story()

@@ -6,7 +6,19 @@ from tests.builders import options
 from tests.builders.story import ANSWER, Story
 from tests.model import histories
 from tests.model.histories import PAGE, USER_RIP, asleep, refused_try, storm, sync_fault
-from tests.model.support import LATER, MS, START, US, analyse, calm, found, lines, rules
+from tests.model.support import (
+    BLIND,
+    LATER,
+    MS,
+    START,
+    US,
+    analyse,
+    analyse_blind,
+    calm,
+    found,
+    lines,
+    rules,
+)
 
 UNDONE = ANSWER | {"completed", "finished", "worker_back", "from_worker"}
 
@@ -58,9 +70,10 @@ class TestSetupRefused:
         story.pv_life(at=LATER + 300, vcpu=1)
         assert not rules(analyse(story))
 
-    def test_undecided_when_records_were_lost_after_it(self) -> None:
-        story = histories.setup_refused().lost(at=LATER + 100 * US, cpu=0, count=1)
-        (finding,) = found(analyse(story), "setup-refused")
+    @BLIND
+    def test_undecided_when_records_were_lost_after_it(self, blind: str) -> None:
+        analysis = analyse_blind(histories.setup_refused(), blind, at=LATER + 100 * US)
+        (finding,) = found(analysis, "setup-refused")
         assert (finding["confidence"], finding["cause"]) == ("possible", "records lost around it")
 
 
@@ -195,6 +208,13 @@ class TestRepeatedFaultStorm:
         assert "150 repeated faults on gfn 0x7f" in finding["message"]
         assert lines(analysis.faults, "token repeated")[-1] == "0x15000 150"
         assert lines(analysis.vcpus, "repeated") == ["150"]
+
+    @BLIND
+    def test_says_so_where_it_may_be_several_lives(self, blind: str) -> None:
+        analysis = analyse_blind(histories.repeated_fault_storm(), blind, at=LATER + MS)
+        (finding,) = found(analysis, "repeated-fault-storm")
+        assert finding["confidence"] == "possible"
+        assert finding["not_ruled_out"][0].startswith("several lives")
 
     def test_quiet_for_the_seventy_of_a_sound_host(self) -> None:
         story = Story()

@@ -387,6 +387,12 @@ class TestLeftTruncated:
             lines(analysis.accounting, "ready left_truncated delivered acks balanced")[-1] == "2 1 2 2 true"
         )
 
+    def test_not_proved_when_records_were_lost_before_it(self) -> None:
+        analysis = analyse(histories.left_truncated().lost(at=START - 1, cpu=0, count=1))
+        (finding,) = found(analysis, "left-truncated")
+        assert (finding["severity"], finding["confidence"]) == ("info", "likely")
+        assert finding["not_ruled_out"] == ["a not_present among the lost records"]
+
     def test_quiet_when_its_id_is_newer(self) -> None:
         analysis = analyse(histories.spurious_ready())
         assert not found(analysis, "left-truncated")

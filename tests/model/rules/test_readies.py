@@ -83,10 +83,11 @@ class TestSpuriousReady:
         calm(story, vm=1)
         assert not rules(analyse(story))
 
-    def test_undecided_when_records_were_lost_before_it(self) -> None:
-        story = histories.spurious_ready().lost(at=LATER - 100 * MS, cpu=0, count=5)
+    @BLIND
+    def test_undecided_when_records_were_lost_before_it(self, blind: str) -> None:
+        story = histories.spurious_ready()
         story.progress(start=LATER - 100 * MS, end=LATER - 90 * MS)
-        analysis = analyse(story)
+        analysis = analyse_blind(story, blind, at=LATER - 100 * MS)
         assert not found(analysis, "spurious-ready")
         assert "0x99000 possible" in lines(analysis.findings, "token confidence")
 
@@ -130,10 +131,12 @@ class TestDuplicateReady:
         calm(story, vm=1, start=START + MS)
         assert not rules(analyse(story))
 
-    def test_undecided_when_records_were_lost_between_the_two(self) -> None:
-        story = histories.duplicate_ready().lost(at=LATER + MS, cpu=0, count=1)
+    @BLIND
+    def test_undecided_when_records_were_lost_between_the_two(self, blind: str) -> None:
+        story = histories.duplicate_ready()
         story.progress(start=LATER + MS, end=LATER + MS + 600 * US, every=200 * US)
-        assert not found(analyse(story), "duplicate-ready")
+        analysis = analyse_blind(story, blind, at=LATER + MS)
+        assert not found(analysis, "duplicate-ready")
 
     def test_found_when_records_were_lost_only_before_both(self) -> None:
         story = histories.duplicate_ready().lost(at=LATER - 100 * MS, cpu=0, count=1)

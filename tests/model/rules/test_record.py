@@ -88,6 +88,11 @@ class TestUnbalancedAccounting:
         (finding,) = found(analyse(story), "unbalanced-accounting")
         assert (finding["severity"], finding["confidence"]) == ("info", "possible")
 
+    def test_not_proved_where_a_cpu_has_no_record(self) -> None:
+        (finding,) = found(analyse(histories.unbalanced_accounting(), cpus=3), "unbalanced-accounting")
+        assert (finding["severity"], finding["confidence"]) == ("warning", "possible")
+        assert finding["cause"] == "a CPU was not recorded all the time"
+
     def test_quiet_for_one_ack_of_a_delivery_before_the_trace(self) -> None:
         story = Story()
         story.pv_life(at=START, without=ANSWER - {"ack_exit", "ack"})
