@@ -42,7 +42,7 @@ def known(source: Source, events: Sequence[str]) -> list[str]:
     formats = source.formats()
     out = []
     for name in events:
-        if any(matches(f, name) for f in formats) or any(c in name for c in "*?["):
+        if any(matches(f, name) for f in formats) or is_glob(name):
             out.append(name)
             continue
         old = RENAMED.get(name.split(":")[-1])
@@ -54,6 +54,11 @@ def known(source: Source, events: Sequence[str]) -> list[str]:
 
 RENAMED = {"kvm_async_pf_repeated_fault": "kvm_async_pf_doublefault"}
 """Newest name to the name before 1685c0f32554 (Linux 6.0)."""
+
+
+def is_glob(name: str) -> bool:
+    """Say whether a name stands for whatever fits it."""
+    return any(c in name for c in "*?[")
 
 
 def matches(form: EventFormat, name: str) -> bool:

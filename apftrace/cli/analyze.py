@@ -21,7 +21,9 @@ _SEVERITIES = ("error", "warning", "info")
 
 
 @click.command()
-@click.argument("traces", metavar="TRACE...", type=click.Path(path_type=Path), nargs=-1, required=True)
+@click.argument(
+    "traces", metavar="TRACE...", type=click.Path(path_type=Path, readable=False), nargs=-1, required=True
+)
 @click.option(
     "--guest",
     "guests",
@@ -39,7 +41,12 @@ _SEVERITIES = ("error", "warning", "info")
     "ticks per host tick where KVM scales. Rarely needed: trace-cmd record -A, kvm_write_tsc_offset and the "
     "order of events tell.",
 )
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the report here; - is stdout.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, readable=False),
+    help="Write the report here; - is stdout.",
+)
 @click.option(
     "--format", "format_", type=click.Choice(FORMATS), help="Format of the report; default: by suffix of -o."
 )
@@ -78,8 +85,9 @@ def analyze(
     --format it writes only that report, and says the verdict in one line on stderr.
 
     \b
-    Exit status: 0 no finding at --fail-on, 1 there is one, 2 usage, 3 TRACE cannot be read,
-    4 readable, but records were lost or tracepoints miss, so that the verdict is unsafe.
+    Exit status: 0 no finding at --fail-on, 1 there is one, 2 usage, 3 TRACE cannot be read or the report
+    not be written, 4 readable, but records were lost or tracepoints miss, so that the verdict is unsafe.
+    1 beats 4: a finding stands whatever was lost.
 
     \b
     Example:
@@ -116,14 +124,15 @@ def _report_for(output: Path | None, format_: str | None) -> Report | None:
     """Return the report that was asked for, before any work is done; null for text and page."""
     if output is None and format_ is None:
         return None
+    from apftrace_reports.base import STDOUT
     from apftrace_reports.registry import FOLDERS, report_for
 
     try:
-        report = report_for(str(output) if output is not None else "-", format_)
+        report = report_for(str(output) if output is not None else STDOUT, format_)
     except ReportError as error:
         raise click.UsageError(str(error)) from None
-    if output is None and report in FOLDERS:
-        raise click.UsageError(f"--format {report.name} needs -o: it is a folder")
+    if (output is None or str(output) == STDOUT) and report in FOLDERS:
+        raise click.UsageError(f"--format {report.name} needs -o FOLDER")
     return report
 
 

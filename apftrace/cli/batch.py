@@ -142,7 +142,8 @@ def batch(
 
     \b
     Exit status: 0 no finding at --fail-on, 1 there is one that is not allowed, or a regression, 2 usage,
-    3 nothing could be read, 4 some inputs could not be read, or a verdict is unsafe.
+    3 nothing could be read or the results not be written, 4 some inputs could not be read, or a verdict is
+    unsafe. 1 beats 3 and 4.
 
     \b
     Example:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -11,6 +12,7 @@ import click
 from apftrace.ahead import made_ahead
 from apftrace.api import ASYNC_PF_EVENTS
 from apftrace.cli.screen import refuse_to_overwrite, say
+from apftrace.cli.streams import Output, named
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,7 +25,7 @@ FORMATS = ("arrow", "parquet", "csv", "jsonl")
 
 
 @click.command()
-@click.argument("trace", metavar="TRACE", type=click.Path(path_type=Path))
+@click.argument("trace", metavar="TRACE", type=click.Path(path_type=Path, readable=False))
 @click.option(
     "-e",
     "--event",
@@ -33,12 +35,17 @@ FORMATS = ("arrow", "parquet", "csv", "jsonl")
     help="event, system:event or a glob; may be repeated. Default: the five async page fault events, in a "
     "guest's trace the events that show its waits and wakeups.",
 )
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Write here instead of to stdout.")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path, readable=False), help="Write here instead of to stdout."
+)
 @click.option("--format", "format_", type=click.Choice(FORMATS), help="Default: by suffix of -o, else jsonl.")
 def events(trace: Path, names: tuple[str, ...], output: Path | None, format_: str | None) -> None:
     """Write events of TRACE as a table: ts, cpu, tid, comm, event, instance, and the payload's own fields.
 
     Times are ns of the trace clock; rows are in time order.
+
+    Exit status: 0 written, also where records were lost (stderr tells), 2 usage, 3 TRACE cannot be read or the
+    table not be written.
 
     \b
     Example:
@@ -54,7 +61,9 @@ def events(trace: Path, names: tuple[str, ...], output: Path | None, format_: st
     with read_trace(trace) as opened:
         result = PassResult()
         try:
-            rows = in_time_order(opened.source, names or _present(opened.source), result)
+            rows = in_time_order(
+                opened.source, _fitting(opened.source, names) or _present(opened.source), result
+            )
         except KeyError as error:
             raise click.UsageError(f"{trace} does not describe the event {error.args[0]!r}") from None
         _write(rows, chosen, output)
@@ -62,6 +71,15 @@ def events(trace: Path, names: tuple[str, ...], output: Path | None, format_: st
         say(f"{trace}: {note}")
     for cpu in sorted({loss.cpu for loss in result.losses}):
         say(f"{trace}: records of CPU {cpu} were lost")
+
+
+def _fitting(source: Source, names: tuple[str, ...]) -> tuple[str, ...]:
+    from apftrace.eventtable import is_glob, matches
+
+    for name in names:
+        if is_glob(name) and not any(matches(form, name) for form in source.formats()):
+            raise KeyError(name)
+    return names
 
 
 def _present(source: Source) -> tuple[str, ...]:
@@ -87,17 +105,18 @@ def _write(rows: pa.RecordBatchReader, format_: str, output: Path | None) -> Non
     if output is None or str(output) == "-":
         _WRITERS[format_](rows, sys.stdout.buffer)
         return
-    output = output.resolve()
+    shown, output = str(output), output.resolve()
     if output.exists() and not output.is_file():
-        with output.open("wb") as file:
+        with io.BufferedWriter(Output(output, shown)) as file:
             _WRITERS[format_](rows, file)
         return
     # A file that is half written must not look whole.
     part = output.with_name(f".{output.name}.part")
     try:
-        with part.open("wb") as file:
+        with io.BufferedWriter(Output(part, shown)) as file:
             _WRITERS[format_](rows, file)
-        part.replace(output)
+        with named(shown):
+            part.replace(output)
     finally:
         part.unlink(missing_ok=True)
 

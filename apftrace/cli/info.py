@@ -14,9 +14,11 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("trace", metavar="TRACE", type=click.Path(path_type=Path))
+@click.argument("trace", metavar="TRACE", type=click.Path(path_type=Path, readable=False))
 def info(trace: Path) -> None:
     """Show what TRACE holds: format, clock, CPUs, events, losses, guests, and the rules that it can answer.
+
+    Exit status: 0 shown, 2 usage, 3 TRACE cannot be read.
 
     \b
     Example:

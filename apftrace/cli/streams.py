@@ -1,4 +1,4 @@
-"""The standard streams: closed ones replaced, and errors of writing that say where."""
+"""Where output goes: errors of writing that say where, and standard streams that may be closed."""
 
 from __future__ import annotations
 
@@ -6,24 +6,47 @@ import errno
 import io
 import os
 import sys
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from _typeshed import ReadableBuffer
 
 STDOUT = "standard output"
 
 
-class _Output(io.FileIO):
-    # An error of a descriptor has no file name, unlike that of a file.
+class Output(io.FileIO):
+    """A file to write, whose errors give it the name that people know it by.
+
+    Args:
+        file: path or number.
+        shown: that name.
+        closefd: whether the number is closed with it.
+    """
+
+    def __init__(self, file: str | os.PathLike[str] | int, shown: str, *, closefd: bool = True) -> None:
+        self._shown = shown
+        with named(shown):
+            super().__init__(file, "w", closefd=closefd)
+
     def write(self, data: ReadableBuffer, /) -> int:
-        try:
+        """Write; an error of a descriptor has no name otherwise, unlike that of opening a file."""
+        with named(self._shown):
             return super().write(data)
-        except OSError as error:
-            error.filename = STDOUT
-            if error.errno == errno.EBADF:
-                error.strerror = "it is closed"
-            raise
+
+
+@contextmanager
+def named(shown: str) -> Iterator[None]:
+    """Let an OSError tell this name instead of another one, or none."""
+    try:
+        yield
+    except OSError as error:
+        error.filename, error.filename2 = shown, None
+        if error.errno == errno.EBADF:
+            error.strerror = "it is closed"
+        raise
 
 
 def open_streams() -> None:
@@ -49,7 +72,7 @@ def open_streams() -> None:
 
 def discard_output() -> None:
     """Give up what standard output still holds: it has nowhere to go, and the interpreter would try again."""
-    if isinstance(getattr(sys.stdout.buffer, "raw", None), _Output):
+    if isinstance(getattr(sys.stdout.buffer, "raw", None), Output):
         os.dup2(_number(os.O_WRONLY), sys.stdout.fileno())
 
 
@@ -58,6 +81,6 @@ def _number(flags: int) -> int:
 
 
 def _text(number: int, *, line_buffering: bool) -> io.TextIOWrapper:
-    raw = _Output(number, "w", closefd=False)
+    raw = Output(number, STDOUT, closefd=False)
     encoding = getattr(sys.__stdout__, "encoding", "utf-8")
     return io.TextIOWrapper(io.BufferedWriter(raw), encoding, line_buffering=line_buffering)

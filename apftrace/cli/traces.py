@@ -67,7 +67,9 @@ def analysed(
     from apftrace.api import Trace, analyze
 
     if len(traces) == 1 and not guests:
-        return analyze(traces[0], late_after_ns=late_after, tsc_offsets=offsets)
+        analysis = analyze(traces[0], late_after_ns=late_after, tsc_offsets=offsets)
+        _refuse_unused(offsets, analysis)
+        return analysis
     with ExitStack() as files:
         problems: list[Exception] = []
         opened = _opened([(None, path) for path in traces], files, problems)
@@ -84,8 +86,17 @@ def analysed(
             raise click.UsageError(str(error)) from None
     for problem in problems:
         say(_line(problem))
+    _refuse_unused(offsets, analysis, problems)
     missing = tuple(f"not read: {_line(problem)}" for problem in problems)
     return replace(analysis, unsafe=(*analysis.unsafe, *missing))
+
+
+def _refuse_unused(
+    offsets: dict[str | None, TscOffset], analysis: Analysis, problems: Sequence[Exception] = ()
+) -> None:
+    both = analysis.guests and any(one.machine == "host" for one in analysis.inputs)
+    if offsets and not both and not problems:
+        raise click.UsageError("--tsc-offset is that of a guest beside its host, and there is none")
 
 
 def _opened(

@@ -23,7 +23,7 @@ class JunitReport(Rendered):
     """JUnit XML: failures are findings of severity error, skipped are rules that could not look."""
 
     name = "junit"
-    suffixes = (".junit.xml", ".xml")
+    suffixes = (".xml",)
 
     def render(self, analysis: Analysis) -> bytes:
         """Return the document as UTF-8."""

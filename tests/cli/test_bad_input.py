@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
 
 import pytest
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from tests.cli.conftest import Run
 
 SINGLE = ("analyze", "info", "events")
@@ -28,6 +29,32 @@ def test_a_missing_file(run: Run, verb: str) -> None:
     result = run(verb, "missing.dat")
     assert (result.status, result.out) == (3, b"")
     assert result.one_line() == "apftrace: missing.dat: No such file or directory"
+
+
+@every_verb
+def test_whether_a_file_may_be_read_is_known_when_it_is_opened(
+    run: Run, traces: Path, verb: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Asked beforehand, the answer would be wrong usage; root is told only so, because it may read all.
+    monkeypatch.setattr(os, "access", lambda *_, **__: False)
+    assert run(verb, traces / "calm.dat").status == 0
+
+
+@every_verb
+def test_a_file_that_may_not_be_read(
+    run: Run, traces: Path, verb: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = Path.open
+
+    def refusing(path: Path, *arguments: Any, **options: Any) -> IO[Any]:
+        if path.name == "calm.dat":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return opened(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "open", refusing)
+    result = run(verb, traces / "calm.dat")
+    assert (result.status, result.out) == (3, b"")
+    assert result.one_line() == f"apftrace: {traces / 'calm.dat'}: Permission denied"
 
 
 @every_verb

@@ -122,11 +122,6 @@ def test_a_glob_chooses_events(run: Run, traces: Path, pattern: str, events: set
     assert {json.loads(line)["event"] for line in result.text.splitlines()} == events
 
 
-def test_a_glob_that_fits_nothing_gives_no_rows(run: Run, traces: Path) -> None:
-    result = run("events", traces / "calm.dat", "-e", "nvme:*")
-    assert (result.status, result.out) == (0, b"")
-
-
 @pytest.mark.parametrize("name", ["no_such_event", "sched:kvm_entry", "kvm:no_such_event", ""])
 def test_an_unknown_event_is_wrong_usage(run: Run, traces: Path, tmp_path: Path, name: str) -> None:
     result = run("events", traces / "calm.dat", "-e", name, "-o", "events.csv")
@@ -175,3 +170,24 @@ def test_the_python_verb_streams_the_same_rows(run: Run, traces: Path) -> None:
 def test_the_python_verb_refuses_an_unknown_event(traces: Path) -> None:
     with pytest.raises(KeyError, match="no_such_event"):
         apftrace.scan_events(traces / "calm.dat", ["no_such_event"])
+
+
+def test_a_glob_that_fits_nothing_is_wrong_usage(run: Run, traces: Path) -> None:
+    result = run("events", traces / "calm.dat", "-e", "kvm:*", "-e", "kvm:nope*")
+    assert (result.status, result.out) == (2, b"")
+    assert "does not describe the event 'kvm:nope*'" in result.one_line()
+
+
+def test_a_file_that_cannot_be_written_has_the_name_that_was_given(
+    run: Run, traces: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "folder").mkdir()
+    for name, problem in (("no/x.csv", "No such file or directory"), ("folder", "Is a directory")):
+        result = run("events", traces / "calm.dat", "--format", "csv", "-o", name)
+        assert (result.status, result.one_line()) == (3, f"apftrace: {name}: {problem}")
+
+
+def test_a_full_disk_has_the_name_that_was_given(run: Run, traces: Path, tmp_path: Path) -> None:
+    (tmp_path / "disk.csv").symlink_to("/dev/full")
+    result = run("events", traces / "calm.dat", "-o", "disk.csv")
+    assert (result.status, result.one_line()) == (3, "apftrace: disk.csv: No space left on device")

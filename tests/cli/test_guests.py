@@ -107,6 +107,13 @@ def test_a_wrong_tsc_offset_is_wrong_usage(run: Run, folder: Path, offset: str) 
     assert "--tsc-offset" in result.one_line()
 
 
+def test_a_tsc_offset_without_a_guest_is_wrong_usage(run: Run, folder: Path) -> None:
+    for trace in ("trace.dat", "trace-vm1.txt"):
+        result = run("analyze", folder / trace, "--tsc-offset", "12")
+        assert (result.status, result.out) == (2, b"")
+        assert "--tsc-offset is that of a guest beside its host, and there is none" in result.one_line()
+
+
 def test_clocks_that_cannot_be_joined_leave_both_sides_judged(run: Run, folder: Path, tmp_path: Path) -> None:
     other = Pair().calm(4)
     other.tokens.clear()

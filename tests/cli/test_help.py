@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -92,3 +93,12 @@ def test_shells_can_complete_the_verbs() -> None:
 
     found = ShellComplete(cli, {}, "apftrace", "_APFTRACE_COMPLETE").get_completions([], "")
     assert {item.value for item in found} >= names
+
+
+@verbs
+def test_every_verb_tells_its_exit_statuses(run: Run, command: click.Command) -> None:
+    words = " ".join(run(command.name, "-h").text.split())
+    told = words.partition("Exit status: ")[2].partition(" Example: ")[0]
+    judges = command.name in {"analyze", "batch"}
+    assert set(re.findall(r"(?:^|, )(\d) ", told)) == set("01234" if judges else "023")
+    assert ("1 beats" in told) == judges

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
 import pytest
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from tests.cli.conftest import Run
 
 
@@ -94,6 +94,20 @@ def test_an_unknown_suffix_is_wrong_usage(run: Run, traces: Path, tmp_path: Path
     assert name in result.err
     assert "Traceback" not in result.err
     assert not list(tmp_path.iterdir())
+
+
+def test_the_known_suffixes_are_those_that_the_readme_names(run: Run, traces: Path) -> None:
+    said = run("analyze", traces / "lost.dat", "-o", "report.docx").one_line()
+    readme = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
+    (told,) = re.findall(r"the suffix chooses: `([^`]+)`", readme)
+    assert [suffix for suffix in told.split() if f"{suffix} (" not in said] == []
+
+
+@pytest.mark.parametrize("output", [(), ("-o", "-")])
+def test_a_folder_cannot_go_to_stdout(run: Run, traces: Path, output: tuple[str, ...]) -> None:
+    result = run("analyze", traces / "lost.dat", "--format", "parquet", *output)
+    assert (result.status, result.out) == (2, b"")
+    assert "--format parquet needs -o FOLDER" in result.one_line()
 
 
 def test_a_report_that_cannot_be_written_is_one_line(run: Run, traces: Path) -> None:
