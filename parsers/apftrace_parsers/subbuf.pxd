@@ -3,7 +3,7 @@ cimport cython
 
 cdef long long NO_STAMP, COMMIT_MASK, MISSED_EVENTS, MISSED_STORED, STAMP_MASK, SIGN, WORD, LONG_ONE
 cdef unsigned long long LONG_MASK
-cdef int UNKNOWN, NOTHING, RECORD, GAP, BAD_STAMP, BAD_COMMIT, BAD_RECORD, N_DAMAGE_KINDS
+cdef int UNKNOWN, NOTHING, RECORD, GAP, BAD_STAMP, BAD_COMMIT, BAD_RECORD, NO_HEADER, BAD_ORDER, SINCE_EVER, N_DAMAGE_KINDS
 cdef int LOSS_ROOM, LOSS_WIDTH, DAMAGE_ROOM, DAMAGE_WIDTH, FIELDS_PER_PICK, PIECE_WIDTH, ALONE, ODD
 
 cdef class Walker:
@@ -18,7 +18,7 @@ cdef class Walker:
     cdef long long[::1] field_end, field_due, field_low, field_high, field_shift, field_mask, field_sign
     cdef long long[::1] want_base, counts, page_size, report_gaps, pieces, piece_from, piece_upto
     cdef long long[::1] raw_from, raw_upto, raw_floor, raw_limit
-    cdef long long[::1] page, stop, pos, end, raw, page_no, gap, first_raw, last_raw, past_end
+    cdef long long[::1] page, stop, pos, end, raw, page_no, page_raw, gap, first_raw, last_raw, past_end
     cdef long long[::1] head_kind, head_ns, head_at, head_len
     cdef public int live
     cdef public int hungry, n_losses
@@ -43,10 +43,12 @@ cdef class Walker:
                    body=longlong, size=longlong, after=longlong, slot=longlong, pick=int)
     cdef int _advance(self, int lane) noexcept nogil
     @cython.locals(page=longlong, size=longlong, raw=longlong, commit=longlong, used=longlong, data=longlong,
-                   missed=longlong)
+                   missed=longlong, disordered=bint, known=bint)
     cdef int _open_page(self, int lane) noexcept nogil
     @cython.locals(after=longlong, later=longlong)
     cdef bint _next_is_early(self, int lane, long long raw) noexcept nogil
+    @cython.locals(before=longlong, after=longlong, later=longlong)
+    cdef bint _is_misplaced(self, int lane, long long raw) noexcept nogil
     @cython.locals(slot=int)
     cdef long long _drop_page(self, int lane, int kind, long long at) noexcept nogil
     @cython.locals(slot=int)

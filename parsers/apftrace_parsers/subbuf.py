@@ -59,7 +59,12 @@ GAP = 2
 BAD_STAMP = 0
 BAD_COMMIT = 1
 BAD_RECORD = 2
-N_DAMAGE_KINDS = 3
+NO_HEADER = 3
+BAD_ORDER = 4
+N_DAMAGE_KINDS = 5
+
+# A gap of which nobody knows where it begins: pages from later on stood before it.
+SINCE_EVER = 2
 
 LOSS_ROOM = 256
 LOSS_WIDTH = 4
@@ -162,6 +167,7 @@ class Walker:
         self.end = zeros("q", n)
         self.raw = zeros("q", n)
         self.page_no = zeros("q", n)
+        self.page_raw = memoryview(array("q", [UNKNOWN] * n))
         self.gap = zeros("q", n)
         self.first_raw = memoryview(array("q", [UNKNOWN] * n))
         self.last_raw = memoryview(array("q", [UNKNOWN] * n))
@@ -287,6 +293,10 @@ class Walker:
     def ends_in_gap(self, lane: int) -> bool:
         """Say whether the last page of a lane was dropped, so that records are missing at its end."""
         return bool(self.gap[lane])
+
+    def ends_disordered(self, lane: int) -> bool:
+        """Say whether nobody knows since when records are missing at the end of a lane."""
+        return bool(self.gap[lane] == SINCE_EVER)
 
     def is_past_end(self, lane: int) -> bool:
         """Say whether a lane has reached its upper bound."""
@@ -542,6 +552,19 @@ class Walker:
             self._drop_page(lane, BAD_STAMP, page)
             return RECORD
         commit = self._long(page + 8)
+        # A hole in the file. The kernel hands out no page before something is in it.
+        if raw == 0 and commit == 0:
+            self._drop_page(lane, NO_HEADER, page)
+            return RECORD
+        if self._is_misplaced(lane, raw):
+            self._drop_page(lane, BAD_ORDER, page)
+            if raw <= self.page_raw[lane]:
+                self.gap[lane] = SINCE_EVER
+            return RECORD
+        self.page_raw[lane] = raw
+        if raw < self.last_raw[lane]:
+            # The page before this one runs ahead of it: some delta in there is wrong.
+            self.gap[lane] = max(self.gap[lane], 1)
         used = commit & COMMIT_MASK
         data = page + self.head_size
         if used > page + size - data:
@@ -559,12 +582,14 @@ class Walker:
         if not commit & MISSED_EVENTS and self.gap[lane] == 0:
             return RECORD
         missed = UNKNOWN
+        disordered = self.gap[lane] == SINCE_EVER
         if self.gap[lane] == 0 and commit & MISSED_STORED and data + used + self.long_size <= page + size:
             missed = self._long(data + used)
         self.gap[lane] = 0
         self.head_ns[lane] = self._ns(lane, raw)
         self.head_len[lane] = missed if missed >= 0 else UNKNOWN
-        self.head_at[lane] = self._ns(lane, self.last_raw[lane]) if self.last_raw[lane] >= 0 else NO_STAMP
+        known = self.last_raw[lane] >= 0 and not disordered
+        self.head_at[lane] = self._ns(lane, self.last_raw[lane]) if known else NO_STAMP
         return GAP
 
     def _next_is_early(self, lane: int, raw: int) -> bool:
@@ -575,9 +600,21 @@ class Walker:
         later = self._i64(after)
         return raw <= later < self.raw_from[lane]
 
+    def _is_misplaced(self, lane: int, raw: int) -> bool:
+        # A page of another time, as copies of files that went wrong hold them: it starts before the page before
+        # it, or is that one again, or starts after the page that follows, which fits.
+        before = self.page_raw[lane]
+        if raw < before or (raw == before and raw < self.last_raw[lane]):
+            return True
+        after = self.page[lane]
+        if self.stop[lane] - after < self.page_size[lane]:
+            return False
+        later = self._i64(after)
+        return later > 0 and max(before, self.last_raw[lane]) <= later < raw
+
     def _drop_page(self, lane: int, kind: int, at: int) -> int:
         # Notes damage; returns the end of the page, so that nothing more is read of it.
-        self.gap[lane] = 1
+        self.gap[lane] = max(self.gap[lane], 1)
         self.n_damage[kind] += 1
         if self.n_located < DAMAGE_ROOM:
             slot = self.n_located * DAMAGE_WIDTH

@@ -35,6 +35,8 @@ _DAMAGE = (
     "has a time stamp out of range",
     "claims more data than a page holds",
     "holds a record that cannot be",
+    "has nothing but zeros for a header",
+    "is out of the order of time",
 )
 
 
@@ -212,7 +214,7 @@ class Pass:
             if ends:
                 _widen(result, lane.cpu, *ends)
             if self._pages[i].cut or self._pages[i].hole or self.walker.ends_in_gap(i):
-                after = ends[1] if ends else None
+                after = ends[1] if ends and not self.walker.ends_disordered(i) else None
                 self._losses[i].append(Loss(lane.cpu, lane.instance, None, after, None))
             result.losses += self._losses[i]
         self._note_damage()
