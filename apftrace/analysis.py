@@ -190,6 +190,7 @@ class Analysis:
         guests: how each guest's trace was brought to the host's; empty without one.
         excerpts: raw trace lines around the worst findings, by finding id.
         stories: the slowest lives, the slowest first.
+        redacted: whether names, addresses and paths are pseudonyms.
     """
 
     inputs: tuple[Input, ...]
@@ -208,6 +209,7 @@ class Analysis:
     guests: tuple[GuestLink, ...] = ()
     excerpts: dict[str, tuple[str, ...]] = field(default_factory=dict)
     stories: tuple[Story, ...] = ()
+    redacted: bool = False
 
     def write(self, path: str | Path, format: str | None = None) -> None:  # noqa: A002
         """Write a report; ``format`` defaults to what the suffix of ``path`` says.

@@ -61,6 +61,7 @@ def redacted(analysis: Analysis) -> Analysis:
     redactor = _Redactor(analysis)
     return replace(
         analysis,
+        redacted=True,
         inputs=tuple(redactor.input(one) for one in analysis.inputs),
         headline=redactor.sentence(analysis.headline),
         unsafe=tuple(redactor.sentence(reason) for reason in analysis.unsafe),

@@ -81,8 +81,9 @@ def analyze(
     Several traces are a host and its guests, in any order: they are brought to one clock, and each fault is
     followed into the guest. A guest's trace alone tells which of its tasks wait.
 
-    Prints the verdict in plain text and writes TRACE.apf.html into the current directory. With -o or
-    --format it writes only that report, and says the verdict in one line on stderr.
+    Prints the verdict in plain text and writes TRACE.apf.html (trace.redacted.apf.html with --redact) into
+    the current directory. With -o or --format it writes only that report, and says the verdict in one line
+    on stderr.
 
     \b
     Exit status: 0 no finding at --fail-on, 1 there is one, 2 usage, 3 TRACE cannot be read or the report
@@ -116,7 +117,7 @@ def analyze(
         report.write(analysis, output if output is not None else "-")
         say(f"{analysis.verdict}: {analysis.headline}")
     else:
-        _text_and_page(analysis, Path("trace.apf.html" if redact else f"{traces[0].stem}.apf.html"))
+        _text_and_page(analysis, _page(traces[0], redact=redact))
     sys.exit(0 if exit_zero else status(analysis, fail_on))
 
 
@@ -136,12 +137,20 @@ def _report_for(output: Path | None, format_: str | None) -> Report | None:
     return report
 
 
+def _page(trace: Path, *, redact: bool) -> Path:
+    if redact:
+        return Path("trace.redacted.apf.html")  # the trace's own name may tell too much
+    # split.dat.1 and split.dat.2 are two traces.
+    return Path(f"{trace.name if trace.suffix[1:].isdecimal() else trace.stem}.apf.html")
+
+
 def _text_and_page(analysis: Analysis, page: Path) -> None:
     # The text first: a page that cannot be written costs the page only.
     sys.stdout.write(analysis.text())
     sys.stdout.flush()
+    older = page.exists()
     analysis.write(page, "html")
-    say(f"report written to {page}")
+    say(f"report written to {page}{', in place of an older one' if older else ''}")
 
 
 def status(analysis: Analysis, fail_on: str) -> int:

@@ -148,6 +148,10 @@ class VcpuRow:
     values: dict[str, Any]
 
 
+REDACTED = "Redacted: addresses, comms, host names and paths are pseudonyms."
+"""What a reader must know before asking for the page at an address."""
+
+
 @dataclass(frozen=True)
 class ReportData:
     """Everything that a report shows, in the order of importance.
@@ -177,6 +181,7 @@ class ReportData:
     gaps: Gaps
     not_run: tuple[NotRun, ...]
     quiet: tuple[str, ...]
+    redacted: bool
 
     @property
     def findings(self) -> int:

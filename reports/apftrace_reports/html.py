@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from apftrace.schema import OUTCOMES
 from apftrace_reports.base import Rendered, tool_version
-from apftrace_reports.data import CONFIDENCES
+from apftrace_reports.data import CONFIDENCES, REDACTED
 from apftrace_reports.page import bundle, content_policy, environment, raw, source
 
 if TYPE_CHECKING:
@@ -57,6 +57,7 @@ def render_page(data: ReportData, drawn: Figures | None) -> str:
         policy=content_policy(style, scripts),
         style=raw(style),
         scripts=[raw(script) for script in scripts],
+        redacted=REDACTED,
         glossary=_glossary(data),
     )
 

@@ -45,6 +45,7 @@ def document(analysis: Analysis) -> dict[str, Any]:
         "tool": {"name": "apftrace", "version": tool_version()},
         "inputs": [_input(one) for one in analysis.inputs],
         "guests": [_guest(one) for one in analysis.guests],
+        "redacted": analysis.redacted,
         "verdict": analysis.verdict,
         "headline": analysis.headline,
         "unsafe": list(analysis.unsafe),

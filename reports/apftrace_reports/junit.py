@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from apftrace_reports.base import Rendered
-from apftrace_reports.data import whereabouts
+from apftrace_reports.data import REDACTED, whereabouts
 from apftrace_reports.escape import xml
 from apftrace_reports.units import plural
 
@@ -54,7 +54,7 @@ def lines(data: ReportData) -> list[str]:
 
 def _verdict(data: ReportData) -> list[str]:
     # The case that is always there: an unusable trace must not look like a passed one.
-    words = [f"{data.verdict}: {data.headline}", *data.unsafe]
+    words = [f"{data.verdict}: {data.headline}", *data.unsafe, *([REDACTED] if data.redacted else [])]
     if data.verdict == "unusable":
         return _case("verdict", "error", words[0], words[1:])
     return _case("verdict", "system-out", "", words)

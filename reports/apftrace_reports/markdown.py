@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from apftrace_reports.base import Rendered
-from apftrace_reports.data import named_records, phase_label, whereabouts
+from apftrace_reports.data import REDACTED, named_records, phase_label, whereabouts
 from apftrace_reports.escape import code_span, markdown
 from apftrace_reports.units import count, duration, instant, plural
 
@@ -37,6 +37,8 @@ class MarkdownReport(Rendered):
 def lines(data: ReportData) -> list[str]:
     """Return every line of the report."""
     out = [f"## {data.verdict.upper()}: {markdown(data.headline)}"]
+    if data.redacted:
+        out += ["", REDACTED]
     if data.unsafe:
         out += [
             "",

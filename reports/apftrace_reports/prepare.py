@@ -82,6 +82,7 @@ def prepare(
             for one in analysis.not_run
         ),
         quiet=quiet_rules(heard),
+        redacted=analysis.redacted,
     )
 
 

@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from apftrace_reports.base import Rendered
-from apftrace_reports.data import named_records, phase_label, whereabouts
+from apftrace_reports.data import REDACTED, named_records, phase_label, whereabouts
 from apftrace_reports.escape import clip, columns, pad, wrap
 from apftrace_reports.units import ABSENT, count, duration, instant, plural, share
 
@@ -66,6 +66,8 @@ def lines(data: ReportData) -> list[str]:
 
 def _verdict(data: ReportData) -> list[str]:
     out = wrap(f"{data.verdict.upper()}: {data.headline}", WIDTH)
+    if data.redacted:
+        out += ["", *wrap(REDACTED, WIDTH)]
     if data.unsafe:
         out += ["", "Why this verdict is not safe:", *_bullets(data.unsafe)]
     return out

@@ -25,6 +25,25 @@ def test_by_default_text_comes_on_stdout_and_a_page_beside(run: Run, traces: Pat
     assert result.one_line() == "apftrace: report written to lost.apf.html"
 
 
+def test_a_page_that_is_replaced_is_said_to_be(run: Run, traces: Path, tmp_path: Path) -> None:
+    for name in ("a/trace.dat", "b/trace.dat"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_bytes((traces / "calm.dat").read_bytes())
+    said = [run("analyze", name).one_line() for name in ("a/trace.dat", "b/trace.dat")]
+    assert said == [
+        "apftrace: report written to trace.apf.html",
+        "apftrace: report written to trace.apf.html, in place of an older one",
+    ]
+
+
+def test_parts_of_a_trace_have_pages_of_their_own(run: Run, traces: Path, tmp_path: Path) -> None:
+    for name in ("split.dat.1", "split.dat.2"):
+        (tmp_path / name).write_bytes((traces / "calm.dat").read_bytes())
+        run("analyze", name)
+    pages = sorted(path.name for path in tmp_path.glob("*.html"))
+    assert pages == ["split.dat.1.apf.html", "split.dat.2.apf.html"]
+
+
 def test_the_page_goes_into_the_current_folder_not_beside_the_trace(run: Run, traces: Path) -> None:
     run("analyze", traces / "calm.dat")
     assert not list(traces.glob("*.html"))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 import pytest
 
+from apftrace_reports.data import REDACTED
 from tests.builders import options
 from tests.builders.story import Story
 from tests.model.support import LATER, MS, calm, write
@@ -88,7 +89,7 @@ def test_no_name_and_no_address_survives_in_the_tables(run: Run, secret: Path, t
 def test_neither_text_nor_page_of_the_default_call_tells(run: Run, secret: Path, tmp_path: Path) -> None:
     result = run("analyze", secret, "--redact")
     pages = [path for path in tmp_path.iterdir() if path.is_file()]
-    assert [path.name for path in pages] == ["trace.apf.html"]
+    assert [path.name for path in pages] == ["trace.redacted.apf.html"]
     assert survivors(result.text + result.err + pages[0].read_text()) == set()
 
 
@@ -137,3 +138,11 @@ def test_the_digest_of_the_input_does_not_name_it(run: Run, secret: Path) -> Non
 def test_the_exit_status_is_that_of_the_plain_call(run: Run, secret: Path, traces: Path) -> None:
     for path, status in ((secret, 0), (traces / "lost.dat", 1), (traces / "lossy.dat", 4)):
         assert run("analyze", path, "--redact", "-o", "-").status == status
+
+
+@pytest.mark.parametrize("format_", TEXTS)
+def test_a_report_says_that_it_is_redacted(run: Run, secret: Path, format_: str) -> None:
+    plain = run("analyze", secret, "--format", format_).text
+    redacted = run("analyze", secret, "--format", format_, "--redact").text
+    words = '"redacted": true' if format_ == "json" else REDACTED
+    assert (words in plain, words in redacted) == (False, True)

@@ -83,6 +83,7 @@ def test_the_top_level_is_the_published_one():
     assert set(document(analyses.rich())) == {
         "schema_version", "tool", "inputs", "verdict", "headline", "unsafe", "protocol", "accounting",
         "latency_ns", "late_after_ns", "vcpus", "findings", "not_run", "guests", "stories",
+            "redacted",
     }  # fmt: skip
 
 
