@@ -31,11 +31,17 @@ _SELDOM = frozenset(
 """Tracepoints without a hit in a sound trace: of these the description alone says that they were on."""
 
 
+_ASYNC_PF = frozenset({tp.TRY, tp.REPEATED, tp.NOT_PRESENT, tp.READY, tp.COMPLETED})
+"""Described with all others, and none ever hit: nothing shows that anyone turned them on."""
+
+
 def settle(rec: Recording) -> Recording:
     """Return the recording with ``recorded`` put right by what its events show, and with ``silent``."""
     recorded = set(rec.recorded)
     if rec.describes_all:
         recorded -= {kind for kind in _SELDOM if not hits(rec, kind)}
+        if not any(hits(rec, kind) for kind in _ASYNC_PF):
+            recorded -= _ASYNC_PF
     if not hits(rec, tp.INJ_EXCEPTION) and not _nobody_told(rec):
         recorded.discard(tp.INJ_EXCEPTION)
     silent = frozenset({tp.READY}) if _never_ready(rec) else frozenset()

@@ -11,7 +11,7 @@ import apftrace
 from apftrace import schema
 from apftrace.analysis import NotRun
 from tests.builders import options
-from tests.builders.formats import parse
+from tests.builders.formats import Format, parse
 from tests.builders.story import ANSWER, Story
 from tests.builders.tracedat import Event
 from tests.model import histories
@@ -219,6 +219,35 @@ def test_a_trace_of_a_host_without_faults() -> None:
     analysis = analyse(story)
     assert (analysis.verdict, analysis.headline) == ("clean", "No async page fault in the trace.")
     assert analysis.faults.height == analysis.vcpus.height == analysis.latency.height == 0
+
+
+def everything_described() -> tuple[Format, ...]:
+    """Return more tracepoints than anyone turns on by name, as a snapshot of a whole kernel describes them."""
+    like = next(form for form in known_formats() if form.name == "sched_wakeup")
+    others = (
+        parse("other", like.text.replace("sched_wakeup", f"other_{n}")).with_id(2000 + n) for n in range(600)
+    )
+    return (*known_formats(), *others)
+
+
+@pytest.mark.parametrize("faults", [0, 3])
+def test_tracepoints_that_are_described_with_all_others_are_on_only_if_any_is_hit(
+    faults: int, tmp_path: Path
+) -> None:
+    story = Story().progress(start=START, end=START + 100 * MS)
+    calm(story, lives=faults, start=LATER)
+    analysis = apftrace.analyze(story.write(tmp_path / "trace.dat", formats=everything_described()))
+    assert analysis.verdict == ("clean" if faults else "unusable")
+    assert ("kvm_async_pf_not_present" in " ".join(analysis.unsafe)) == (not faults)
+    assert ("lost-wakeup" in {gap.rule for gap in analysis.not_run}) == (not faults)
+
+
+@pytest.mark.parametrize("missing", ["kvm_async_pf_not_present", "kvm_async_pf_ready"])
+def test_a_trace_that_could_not_show_a_fault_is_not_clean(missing: str) -> None:
+    story = Story().progress(start=START, end=START + 100 * MS)
+    analysis = analyse(story, off=[missing])
+    assert analysis.verdict == "unusable"
+    assert analysis.unsafe == (f"tracepoints missing: {missing}",)
 
 
 def test_a_fault_and_nothing_else() -> None:
