@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 import pytest
 
+import apftrace
 from apftrace import docs, schema
 from apftrace.cli import cli
 from apftrace.model import judge
@@ -93,12 +94,35 @@ def test_python_snippets_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ca
     assert "report.html: " in capsys.readouterr().out.splitlines()[-1]
 
 
+def test_the_readme_shows_what_comes_out():
+    (shown,) = blocks(ROOT / "README.md", "text")
+    lines = apftrace.analyze(SAMPLES / "irqoff-600-controlled.dat").text().splitlines()
+    at, left_out = 0, False
+    for line in shown.splitlines():
+        if line == "...":
+            left_out = True
+            continue
+        found = lines.index(line, at)
+        assert left_out or found == at, f"lines left out before {line!r}"
+        at, left_out = found + 1, False
+    assert left_out or at == len(lines)
+
+
+def test_everybody_is_told_to_record_in_the_same_way():
+    (readme,) = (b for b in blocks(ROOT / "README.md", "sh") if "trace-cmd record" in b)
+    short, *_ = (b for b in blocks(DOCS / "recording.md") if "trace-cmd record" in b)
+    shown = (cli.help or "").partition("Example:")[2].partition("apftrace analyze")[0]
+    assert readme.split() == short.split() == shown.replace("\\", "").split()
+    made = (DOCS / "cli.md").read_text("utf-8").replace("\\", "")
+    assert " ".join(readme.split()) in " ".join(made.split())
+
+
 def events(command: str) -> set[str]:
     return set(re.findall(r"-e (\w+:\w+)", command))
 
 
 def test_the_full_recording_names_every_tracepoint():
-    full, smallest, *_ = (b for b in blocks(DOCS / "recording.md") if "trace-cmd record" in b)
+    _, full, smallest, *_ = (b for b in blocks(DOCS / "recording.md") if "trace-cmd record" in b)
     assert events(full) == {point.pick.events[0] for point in tp.TRACEPOINTS}
     safe = {tp.TRACEPOINTS[k].pick.events[0] for k in (*judge._CORE, *judge._PROOF)}
     assert events(smallest) == safe

@@ -50,7 +50,8 @@ def cli() -> None:
 
     \b
     Example:
-      trace-cmd record -e kvm -e sched:sched_switch -e sched:sched_waking sleep 10
+      trace-cmd record -C mono -e kvm -e sched:sched_switch -e sched:sched_waking -e workqueue \\
+        -b 16384 sleep 30
       apftrace analyze trace.dat
     """
 
