@@ -84,8 +84,8 @@ def _clock(one: Input) -> str:
 def _joined(link: GuestLink, unit: str) -> list[tuple[str, str]]:
     """Return how a guest's clock was brought to the host's, how good that is, and what it joined."""
     if link.refused is not None:
-        return [("joined", f"no: {visible(link.refused)}"), *_remarks(link)]
-    facts = [("joined", visible(link.how))]
+        return [("joined", f"{link.method}: {visible(link.refused)}"), *_remarks(link)]
+    facts = [("joined", f"{link.method}: {visible(link.how)}")]
     if link.within is not None:
         facts.append(("quality", f"{_spread(link, unit)}; {plural(link.bounds, 'wait')} and wakes in order"))
     if link.lives or link.joined:
@@ -101,7 +101,7 @@ def _spread(link: GuestLink, unit: str) -> str:
     if link.offset is not None:
         parts.append(f"offset {link.offset} {unit}")
     if link.low is not None and link.high is not None and link.low <= link.high:
-        parts.append(f"{link.low} to {link.high} would do without drift")
+        parts.append(f"{link.low} to {link.high} {unit} would do without drift")
     if link.rate != 1.0:
         parts.append(f"{link.rate:.9g} {unit} per unit of the guest")
     if link.drift_ppm:

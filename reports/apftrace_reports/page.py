@@ -36,6 +36,7 @@ def environment(unit: str) -> jinja2.Environment:
     )
     made.filters |= {
         "count": count,
+        "breakable": _breakable,
         "duration": lambda value: duration(value, unit),
         "instant": lambda value: instant(value, unit),
         "phase_label": phase_label,
@@ -63,6 +64,13 @@ def bundle() -> str:
     from apftrace_reports.bundle import chart_bundle
 
     return chart_bundle()
+
+
+def _breakable(name: str) -> Markup:
+    # A browser breaks kvm_async_pf_ready in the middle of a word, unless it is told where.
+    from markupsafe import Markup, escape
+
+    return Markup("_<wbr>").join(escape(part) for part in name.split("_"))
 
 
 def _source_hash(text: str) -> str:

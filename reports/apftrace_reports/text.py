@@ -182,7 +182,10 @@ def _phases(data: ReportData) -> list[str]:
         why = "no fault was seen" if not data.lives else "no fault has a measured phase"
         return _section("PHASES", f"Nothing to measure: {why}.")
     head = f"{'PHASES':<29}{'n':>7}" + "".join(f"{name:>9}" for name in ("p50", "p95", "p99", "max"))
-    return [head, *(_phase_row(row, data.unit) for row in data.latency)]
+    limits = {row.label: row.late_after for row in data.latency if row.late_after is not None}
+    late = ", ".join(f"{label} {_short(limit, data.unit)}" for label, limit in limits.items())
+    rows = [head, *(_phase_row(row, data.unit) for row in data.latency)]
+    return rows + (wrap(f"late above: {late}", WIDTH, "  ", "    ") if late else [])
 
 
 def _phase_row(row: LatencyRow, unit: str) -> str:

@@ -40,6 +40,18 @@ RECORDS = """
   const scrolls = pre.scrollWidth > pre.clientWidth;
   document.title = [scrolls, Math.round(filled), look.fontFamily.includes("monospace")];
 """
+NAMES = """
+  const top = (node, at) => {
+    const range = inside.createRange();
+    range.setStart(node, at);
+    range.setEnd(node, at + 1);
+    return range.getBoundingClientRect().top;
+  };
+  const names = [...inside.querySelectorAll("details[open] .evidence code")].map((code) => [...code.childNodes]);
+  const wrapped = names.filter((parts) => top(parts[0], 0) < top(parts.at(-1), parts.at(-1).data.indexOf(":")));
+  const torn = names.flat().filter((part) => part.data && top(part, 0) < top(part, part.data.split(":")[0].length - 1));
+  document.title = `${wrapped.length > 0}, ${torn.length} torn`;
+"""
 FRAME = """<!DOCTYPE html>
 <iframe id="page" src="page.html" style="border:0;width:{width}px;height:4000px"></iframe>
 <script>
@@ -132,3 +144,10 @@ def test_a_long_report_prints_on_few_pages(built, tmp_path):
     by_name("html").write(built["many"], tmp_path / "page.html")
     browse(tmp_path / "page.html", tmp_path / "profile", f"--print-to-pdf={tmp_path / 'page.pdf'}")
     assert 3 <= len(re.findall(rb"/Type /Page\b", (tmp_path / "page.pdf").read_bytes())) <= 10
+
+
+def test_names_of_events_break_after_an_underscore(built, tmp_path):
+    by_name("html").write(built["rich"], tmp_path / "page.html")
+    (tmp_path / "frame.html").write_text(FRAME.format(width=320, look=NAMES))
+    dom, _ = browse(tmp_path / "frame.html", tmp_path / "profile")
+    assert re.search("<title>(.*)</title>", dom).group(1) == "true, 0 torn"

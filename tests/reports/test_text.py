@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from apftrace.analysis import LossSpan
+from apftrace.analysis import GuestLink, LossSpan
 from apftrace_reports.catalogue import rule_words
 from apftrace_reports.escape import columns
 from apftrace_reports.registry import by_name
@@ -83,6 +83,20 @@ def test_a_finding_is_told_with_its_evidence():
         "      4211.002400000 [003] 88 kvm_async_pf_completed: gva 0x7f1200000000\n"
         "        address 0x7fd3a8e00000"
     )
+
+
+def test_the_phases_say_above_which_length_they_are_late():
+    assert "\n  late above: total 20.0 ms, P3 10.0 ms\n" in render(analyses.rich())
+
+
+def test_a_guest_says_its_method_and_the_unit_of_its_offset():
+    link = GuestLink(
+        "vm1", method="inferred", how="by causality", offset=7, low=-5, high=9, within=10, typical=6
+    )
+    guest = replace(analyses.rich().inputs[0], machine="vm1")
+    text = " ".join(render(replace(analyses.rich(), inputs=(guest,), guests=(link,))).split())
+    assert "joined inferred: by causality" in text
+    assert "offset 7 ns, -5 to 9 ns would do without drift" in text
 
 
 def test_a_rule_says_what_it_means_and_what_to_do():
