@@ -239,6 +239,8 @@ def test_the_phase_table_lines_up():
     text = render(analyses.rich())
     table = text[text.index("PHASES") : text.index("\n\nSLOWEST")].split("\n")
     assert table[0].split() == ["PHASES", "n", "p50", "p95", "p99", "max"]
+    *table, limits = table
+    assert limits.startswith("  late above: ")
     assert {columns(line) for line in table} == {72}
     assert [line[:29].split() for line in table[1:4]] == [["total"], ["total", "pv"], ["total", "halt"]]
 
