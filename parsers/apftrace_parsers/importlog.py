@@ -31,6 +31,10 @@ class ImportLog:
             self._counts[kind] = self._counts.get(kind, 0) + n
             self._samples.setdefault(kind, [])
 
+    def has(self, kind: str) -> bool:
+        """Say whether there was any case of a kind."""
+        return kind in self._counts
+
     def sentences(self) -> list[str]:
         """Return the notes in order of first appearance, and per kind how many more there were."""
         lines: list[str] = []

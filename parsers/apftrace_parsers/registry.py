@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,8 @@ _PACKED = {
     b"\x28\xb5\x2f\xfd": "zstd",
     b"PK\x03\x04": "zip",
 }
+_TEXT_INSIDE = {"gzip": " (ftrace text in it would be read, but its begin is none)"}
+_PERF_SCRIPT = re.compile(rb"^ *\S.{0,40} +\d+(?:/\d+)? +\[\d{3,5}\] +\d+\.\d+: +[\w-]+:\w+: ", re.MULTILINE)
 _KNOWN = {b"PERFILE2": "perf.data", b"2ELIFREP": "perf.data of the other byte order"}
 
 
@@ -65,7 +68,9 @@ def _unknown(path: str, head: bytes, parsers: Sequence[Parser]) -> TraceFormatEr
             return TraceUnsupported(path, f"{name}, which no installed parser reads")
     for magic, name in _PACKED.items():
         if head.startswith(magic):
-            return TraceUnsupported(path, f"{name} compressed: unpack it first")
+            return TraceUnsupported(path, f"{name} compressed: unpack it first{_TEXT_INSIDE.get(name, '')}")
+    if _PERF_SCRIPT.search(head):
+        return TraceUnsupported(path, "perf script text, which no installed parser reads")
     found = f"bytes {head[:8].hex(' ')}" if head else "an empty file"
     expected = "a trace (" + ", ".join(parser.name for parser in parsers) + ")"
     return TraceFormatError(path, offset=0, found=found, expected=expected)

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from apftrace.errors import TraceError
+from apftrace.errors import TraceError, TraceUnsupported
 from apftrace.model import tracepoints as tp
-from apftrace_parsers.base import PassResult, Pick
+from apftrace_parsers.base import Loss, PassResult, Pick
 from apftrace_parsers.ftracetext import FtraceTextParser
 from apftrace_parsers.ftracetext.lines import whole_lines
 from apftrace_parsers.importlog import ImportLog
@@ -169,6 +169,7 @@ def test_a_cut_gzip_file_keeps_what_can_be_read(tmp_path: Path, at: int) -> None
     path.write_bytes(gzip.compress(RECORD * 1000)[:at])
     _, result = streamed(path, tp.PICKS)
     assert result.notes[-1] == "the gzip data is cut off: the end of the trace is missing"
+    assert result.losses == [Loss(0, "", None, result.last_ns, None)]
 
 
 def test_a_damaged_gzip_file_keeps_what_can_be_read(tmp_path: Path) -> None:
@@ -177,6 +178,29 @@ def test_a_damaged_gzip_file_keeps_what_can_be_read(tmp_path: Path) -> None:
     rows, result = streamed(path, tp.PICKS)
     assert len(rows) == 10
     assert "what follows is not read" in result.notes[0]
+    assert result.losses == [Loss(0, "", None, None, None)]
+
+
+def test_text_after_a_wrong_sum_is_not_sure_from_its_begin(tmp_path: Path) -> None:
+    text = b"".join(RECORD.replace(b"token", b"token %d" % n) for n in range(20_000))
+    packed = bytearray(gzip.compress(text))
+    packed[-8] ^= 1
+    path = tmp_path / "t"
+    path.write_bytes(packed)
+    rows, result = streamed(path, tp.PICKS)
+    assert len(rows) > 15_000
+    assert result.losses == [Loss(0, "", None, None, None)]
+
+
+@pytest.mark.parametrize("size", [1, 4096, 1 << 17])
+def test_a_hole_in_a_text_is_a_loss(tmp_path: Path, size: int) -> None:
+    whole = RECORD * 4000
+    at = len(whole) // 2
+    path = tmp_path / "t"
+    path.write_bytes(whole[:at] + bytes(size) + whole[at + size :])
+    _, result = streamed(path, tp.PICKS)
+    assert result.notes[0] == f"text at offset {at} is zeros, a hole in the file: records are missing"
+    assert result.losses == [Loss(0, "", None, None, None)]
 
 
 def test_numbers_of_any_length(tmp_path: Path) -> None:
@@ -210,3 +234,12 @@ def test_far_more_losses_than_anyone_wants_to_read(tmp_path: Path) -> None:
     source.close()
     assert len(result.losses) == 10_000
     assert sum(loss.count or 0 for loss in result.losses) == 12_000
+
+
+def test_text_of_perf_script_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "t"
+    path.write_text(
+        "   CPU 0/KVM  3099/3101 [001]  1532.906552:    kvm:kvm_entry: vcpu 0, rip 0xffffffff81\n"
+    )
+    with pytest.raises(TraceUnsupported, match="perf script text, which no installed parser reads"):
+        open_source(path)

@@ -165,3 +165,4 @@ def test_damaged_and_cut_chunks_end_the_text(tmp_path: Path, codec: Codec) -> No
     rows, result = streamed(path, tp.PICKS)
     assert 100 < len(rows) < 200
     assert "what follows is not read" in result.notes[0]
+    assert {(loss.after_ns, loss.before_ns) for loss in result.losses} == {(result.last_ns, None)}

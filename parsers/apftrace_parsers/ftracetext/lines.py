@@ -17,6 +17,8 @@ from itertools import accumulate, chain, compress
 from operator import add
 from typing import TYPE_CHECKING, NamedTuple
 
+from apftrace_parsers.ftracetext.text import DAMAGED
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
@@ -170,9 +172,16 @@ class Grammar:
 
 
 def whole_lines(pieces: Iterator[bytes], log: ImportLog) -> Iterator[bytes]:
-    """Yield the pieces of a text again, cut after line ends; lines beyond all measure are left out."""
-    carry, overlong = b"", False
+    """Yield the pieces of a text again, cut after line ends; lines beyond all measure are left out.
+
+    The kernel prints no zero byte: where one stands, the file has a hole.
+    """
+    carry, overlong, at = b"", False, 0
     for piece in pieces:
+        if b"\0" in piece and not log.has(DAMAGED):
+            hole = at + piece.index(b"\0")
+            log.note(DAMAGED, f"text at offset {hole} is zeros, a hole in the file: records are missing")
+        at += len(piece)
         first = piece.find(b"\n")
         if overlong and first < 0:
             continue

@@ -20,6 +20,7 @@ from apftrace_parsers.ftracetext.lines import (
     split_task,
     whole_lines,
 )
+from apftrace_parsers.ftracetext.text import CUT, DAMAGED
 from apftrace_parsers.importlog import SAMPLES, ImportLog
 from apftrace_parsers.walk import MAX_LOSSES
 
@@ -293,6 +294,9 @@ class _Surveyor:
         for cpu in self._blind:
             count = overwritten if overwritten > 0 and len(self._blind) == 1 else None
             self._lost(Loss(cpu, "", count, None, found.cpu_first.get(cpu)))
+        if self._log.has(DAMAGED) or self._log.has(CUT):
+            for cpu, last in found.cpu_last.items():
+                self._lost(Loss(cpu, "", None, None if self._log.has(DAMAGED) else last, None))
         found.losses.sort(key=lambda loss: STAMP_LIMIT if loss.before_ns is None else loss.before_ns)
 
 

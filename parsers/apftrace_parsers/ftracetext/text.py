@@ -13,6 +13,12 @@ if TYPE_CHECKING:
     from apftrace_parsers.importlog import ImportLog
 
 PIECE = 1 << 20
+_STEP = 1 << 12
+"""Packed bytes taken at a time: what a wrong sum behind them takes along."""
+CUT = "cut texts"
+"""Kind of note: the end is missing."""
+DAMAGED = "damaged texts"
+"""Kind of note: what is missing, or was changed, may be anywhere."""
 GZIP = b"\x1f\x8b"
 _GZIP_WINDOW = 31
 """Window of 32 KiB, gzip header expected: zlib's inflateInit2()."""
@@ -22,7 +28,7 @@ class Text(Protocol):
     """A text that can be read again and again."""
 
     def pieces(self, log: ImportLog) -> Iterator[bytes]:
-        """Yield the bytes in pieces of bounded size; damage is noted and ends the text."""
+        """Yield the bytes in pieces of bounded size; damage is noted, as ``CUT`` or ``DAMAGED``, and ends the text."""
 
 
 @dataclass(frozen=True)
@@ -54,8 +60,8 @@ class GzipText:
         """Yield the decompressed bytes in pieces."""
         at, whole = 0, True
         stream = zlib.decompressobj(_GZIP_WINDOW)
-        for piece in self.packed.pieces(log):
-            rest = piece
+        for step in _steps(self.packed.pieces(log)):
+            rest = step
             try:
                 while rest:
                     whole = False
@@ -67,10 +73,13 @@ class GzipText:
                         rest, whole = stream.unused_data.lstrip(b"\0"), True
                         stream = zlib.decompressobj(_GZIP_WINDOW)
             except zlib.error as error:
-                log.note(
-                    "damaged gzip data", f"gzip data near offset {at}: {error}; what follows is not read"
-                )
+                # Where the sum of all is wrong, what came before is not sure either.
+                log.note(DAMAGED, f"gzip data near offset {at}: {error}; what follows is not read")
                 return
-            at += len(piece)
+            at += len(step)
         if not whole:
-            log.note("cut gzip data", "the gzip data is cut off: the end of the trace is missing")
+            log.note(CUT, "the gzip data is cut off: the end of the trace is missing")
+
+
+def _steps(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    return (piece[at : at + _STEP] for piece in pieces for at in range(0, len(piece), _STEP))

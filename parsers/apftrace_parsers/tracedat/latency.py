@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from apftrace.errors import TraceUnsupported
 from apftrace_parsers.ftracetext.source import TextSource
-from apftrace_parsers.ftracetext.text import PlainText
+from apftrace_parsers.ftracetext.text import CUT, PlainText
 from apftrace_parsers.tracedat.compression import BlockError, codec
 from apftrace_parsers.tracedat.info import info_of
 from apftrace_parsers.tracedat.options import OptionId
@@ -52,14 +52,12 @@ class ChunkText:
             head = os.pread(fd, 8, at).ljust(8, b"\0")
             packed, size = struct.unpack(">II" if self.big else "<II", head)
             if not 0 < size <= MAX_CHUNK or not 0 < packed <= end - at - 8:
-                log.note(
-                    "cut text", f"chunk of text at offset {at}: claims {packed} bytes for {size}; cut off"
-                )
+                log.note(CUT, f"chunk of text at offset {at}: claims {packed} bytes for {size}; cut off")
                 return
             try:
                 yield unpack(os.pread(fd, packed, at + 8), size)
             except BlockError as error:
-                log.note("damaged text", f"chunk of text at offset {at}: {error}; what follows is not read")
+                log.note(CUT, f"chunk of text at offset {at}: {error}; what follows is not read")
                 return
             at += 8 + packed
 
