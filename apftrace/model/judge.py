@@ -129,6 +129,8 @@ def _unsafe(case: Case) -> tuple[str, ...]:
             else "records"
         )
         out.append(f"{many} lost on CPU {cpus}")
+    if not out and (case.lives["outcome"] == "undecided").any():
+        out.append("records that would tell may be missing")
     return tuple(out)
 
 
@@ -159,8 +161,6 @@ def _verdict(case: Case, findings: pl.DataFrame, unsafe: tuple[str, ...]) -> tup
         told = f"{faults}, {'' if n == 1 else 'all '}answered"
     told += followed(case)
     lost = "nothing lost" if not unsafe else "nothing shown to be lost"
-    if undecided and not unsafe:
-        return "undecided", f"{told}; records that would tell may be missing."
     if undecided or case.rec.losses or any(side.rec.losses for side in case.guests):
         return "undecided", f"{told}; {unsafe[-1]}."
     if warnings.height:

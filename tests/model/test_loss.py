@@ -77,6 +77,7 @@ def test_what_a_thread_used_later_tells_nothing_of_a_cpu_that_begins_late() -> N
     story.records = [r for r in story.records if r.cpu == 0 or r.ts > LATER + 200 * MS]
     analysis = analyse(story)
     assert life(analysis, token)["outcome"] == "undecided"
+    assert analysis.unsafe == ("records that would tell may be missing",)
     assert not rules(analysis, "error")
 
 
