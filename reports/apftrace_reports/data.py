@@ -134,6 +134,7 @@ class Life:
     outcome: str
     not_present: int | None
     total: int
+    e2e: int | None
     phases: dict[str, int | None]
     blocker: str | None
     steps: tuple[Step, ...]

@@ -214,16 +214,16 @@ def _latency(row: dict[str, Any], late_after: dict[str, int]) -> LatencyRow:
 
 
 def slowest_lives(analysis: Analysis, number: int, *, several: bool) -> tuple[Life, ...]:
-    """Return the lives with the longest total, the longest first."""
+    """Return the lives that took longest, the longest first: until the guest's task ran, where its trace shows that."""
     faults = analysis.faults
     told = {(one.tid, one.token, one.not_present): one for one in analysis.stories}
     # Only the columns that decide are put in order; there may be millions of lives.
     order = (
         faults.lazy()
-        .select("total", "not_present", "token")
+        .select(pl.max_horizontal("total", "e2e").alias("took"), "total", "not_present", "token")
         .with_row_index("at")
         .filter(pl.col("total").is_not_null())
-        .sort("total", "not_present", "token", descending=[True, False, False])
+        .sort("took", "not_present", "token", descending=[True, False, False])
         .head(number)
         .collect()
     )
@@ -236,6 +236,7 @@ def slowest_lives(analysis: Analysis, number: int, *, several: bool) -> tuple[Li
             outcome=(row["outcome"] or "undecided").replace("_", " "),
             not_present=row["not_present"],
             total=row["total"],
+            e2e=row["e2e"],
             phases={phase: row[phase] for phase in LIFE_PHASES},
             blocker=hexadecimal(row["blocker"]),
             steps=_steps(told.get((row["tid"], row["token"], row["not_present"]))),

@@ -232,6 +232,7 @@ def _life_words(life: Life, unit: str) -> str:
     if life.blocker:
         words.append(f"waited for the ACK of {life.blocker}")
     beyond = [(phase, life.phases[phase]) for phase in ("p6", "p7") if life.phases[phase] is not None]
+    beyond += [("e2e", life.e2e)] if life.e2e is not None else []
     words += [f"{phase_label(phase)} {_short(length, unit)}" for phase, length in beyond]
     return ", ".join(word for word in words if word)
 

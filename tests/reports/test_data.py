@@ -117,6 +117,13 @@ def test_the_slowest_lives_come_first():
     assert totals[0] == analyses.rich().faults["total"].max()
 
 
+def test_a_life_whose_task_ran_late_is_slow_though_its_guest_was_told_soon():
+    rows = [life(START + n, 0x1000 * (n + 1)) for n in range(6)]
+    rows[3]["e2e"] = 10 * max(row["total"] for row in rows)
+    first = prepare(analyses.analysis(rows, [])).slowest[0]
+    assert (first.token, first.e2e) == ("0x4000", rows[3]["e2e"])
+
+
 def test_a_vcpu_is_named_by_its_vm_only_when_there_are_several():
     assert prepare(analyses.single()).vcpus[0].where == "vCPU 0"
     assert [row.where for row in prepare(analyses.rich()).vcpus][2:] == ["vm2 vCPU 2", "vm2 vCPU 3"]
