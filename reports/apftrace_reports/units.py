@@ -1,4 +1,4 @@
-"""Numbers as people read them: three significant digits for durations, instants as the kernel prints them."""
+"""Numbers as people read them: up to three significant digits for durations, instants as the kernel prints them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ _SCALES = ((10**3, "µs"), (10**6, "ms"), (10**9, "s"))
 
 
 def duration(value: int | None, unit: str = "ns") -> str:
-    """Return a duration with three significant digits, ``1.23 ms``; ticks stay whole.
+    """Return a duration with up to three significant digits, ``1.23 ms`` or ``7.4 ms``; ticks stay whole.
+
+    As the sentences of the model say it: one life must not last 7.40 ms here and 7.4 ms there.
 
     Args:
         value: nanoseconds, or ticks.
@@ -31,7 +33,7 @@ def duration(value: int | None, unit: str = "ns") -> str:
 def _three_digits(value: float) -> str:
     for digits, limit in ((2, 9.995), (1, 99.95)):
         if value < limit:
-            return f"{value:.{digits}f}"
+            return f"{value:.{digits}f}".rstrip("0").rstrip(".")
     return f"{value:.0f}"
 
 

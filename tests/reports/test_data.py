@@ -76,8 +76,7 @@ def test_a_finding_carries_its_evidence_and_excerpt():
     assert [event.event for event in one.evidence] == ["kvm_async_pf_not_present", "kvm_async_pf_completed"]
     assert len(one.excerpt) == 6
     assert whereabouts(one, "ns") == (
-        "proved, vCPU 1, tid 4712, vm vm1, token 0x384000, gva 0x7f1200000001, P3, "
-        "at 4211.001000000, for 2.00 s"
+        "proved, vCPU 1, tid 4712, vm vm1, token 0x384000, gva 0x7f1200000001, P3, at 4211.001000000, for 2 s"
     )
 
 

@@ -72,7 +72,7 @@ def test_a_finding_is_told_with_its_evidence():
         "[error] token-zero: Token 0\n"
         "  * token-zero: token 0x26b001 waited 21.0 ms for its ready\n"
         "    proved, vCPU 1, tid 4712, vm vm1, token 0x26b001, gva\n"
-        "    0x7f1200000001, P3, at 4211.001000000, for 21.0 ms\n"
+        "    0x7f1200000001, P3, at 4211.001000000, for 21 ms\n"
         "    cause: the ACK of the ready before it is missing\n"
         "    charged to: token 0x14000\n"
         "    ruled out: records lost on CPU 2; vCPU stopped in userspace\n"
@@ -86,7 +86,7 @@ def test_a_finding_is_told_with_its_evidence():
 
 
 def test_the_phases_say_above_which_length_they_are_late():
-    assert "\n  late above: total 20.0 ms, P3 10.0 ms\n" in render(analyses.rich())
+    assert "\n  late above: total 20 ms, P3 10 ms\n" in render(analyses.rich())
 
 
 def test_a_guest_says_its_method_and_the_unit_of_its_offset():

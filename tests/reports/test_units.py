@@ -15,19 +15,19 @@ from apftrace_reports import units
         (None, "-"),
         (0, "0 ns"),
         (999, "999 ns"),
-        (1_000, "1.00 µs"),
+        (1_000, "1 µs"),
         (9_994, "9.99 µs"),
-        (9_996, "10.0 µs"),
+        (9_996, "10 µs"),
         (99_960, "100 µs"),
         (999_400, "999 µs"),
-        (999_600, "1.00 ms"),
-        (21_000_000, "21.0 ms"),
-        (999_999_999, "1.00 s"),
+        (999_600, "1 ms"),
+        (21_000_000, "21 ms"),
+        (999_999_999, "1 s"),
         (1_234_000_000_000, "1,234 s"),
-        (-1_500, "-1.50 µs"),
+        (-1_500, "-1.5 µs"),
     ],
 )
-def test_a_duration_has_three_digits(value, text):
+def test_a_duration_has_up_to_three_digits(value, text):
     assert units.duration(value) == text
 
 
@@ -41,7 +41,8 @@ def test_a_duration_reads_back_within_half_a_percent(value):
     number, unit = units.duration(value).split()
     scale = {"µs": 10**3, "ms": 10**6, "s": 10**9}[unit]
     assert abs(float(number) * scale - value) <= value * 0.005 + 1
-    assert len(re.sub(r"\D", "", number)) == 3
+    assert len(re.sub(r"\D", "", number)) <= 3
+    assert number == f"{float(number):.3g}"  # as the model says it
 
 
 @pytest.mark.parametrize(
