@@ -183,7 +183,7 @@ def test_a_clock_without_a_rate_is_told_in_ticks() -> None:
     analysis = analyse(story, clock="x86-tsc")
     assert (analysis.inputs[0].clock, analysis.inputs[0].clock_unit) == ("x86-tsc", "ticks")
     (finding,) = found(analysis, "late-wakeup")
-    assert "ticks in P2" in finding["message"]
+    assert "ticks from the start of the work to completed (P2; " in finding["message"]
     assert "ms" not in finding["message"].replace("ms,", "")
 
 

@@ -38,7 +38,16 @@ _LABEL = {
     "p7": "the guest's task was slow to return from its wait",
 }
 
-_NAME = {"p12": "P1+P2"}
+_SPAN = {
+    "p1": "from not_present to the start of the work (P1",
+    "p2": "from the start of the work to completed (P2",
+    "p12": "from not_present to completed (P1+P2",
+    "p3": "from completed to ready (P3",
+    "p4": "from accepted to injected (P4",
+    "p5": "from injected to ACK (P5",
+    "p6": "from woken to running (P6",
+    "p7": "from running to its return (P7",
+}
 
 _COLUMNS = frozenset(
     {
@@ -83,9 +92,8 @@ def _late_wakeup(case: Case) -> Iterable[Finding]:
             cause=cause,
             blocker=blocker,
             message=(
-                f"token {hexed(life['token'])}: {_LABEL[phase]}, "
-                f"{duration(case, life[phase])} in {_NAME.get(phase, phase.upper())}"
-                f" (late after {duration(case, case.late_after[phase])})"
+                f"token {hexed(life['token'])}: {_LABEL[phase]}, {duration(case, life[phase])} "
+                f"{_SPAN[phase]}; late after {duration(case, case.late_after[phase])})"
             ),
             ruled_out=["lost: it was answered"],
             not_ruled_out=_unsettled(case, life, phase),
@@ -115,7 +123,7 @@ def _unsettled(case: Case, life: Row, phase: str) -> list[str]:
     if phase == "p4":
         out.append("a higher task priority in the guest (TPR), which holds the interrupt back as IF=0 does")
     if phase == "p12":
-        out.append("P1 or P2: record workqueue:* to split them")
+        out.append("whether the worker started late or the page came late: record workqueue:*")
     if not case.rec.has(tp.SWITCH):
         out.append("who had the CPU: record sched:sched_switch and sched:sched_waking")
     return out
@@ -129,7 +137,8 @@ LATE_WAKEUP = Rule(
     shown_by="A phase longer than --late-after, or without that option longer than 10 ms and ten medians of the "
     "phase. The cause comes from what the threads did meanwhile (sched events), from the slot's holder, and from "
     "entries into the guest without the injection.",
-    look_alikes="A victim of a busy slot: its P3 is the P4 and P5 of the token before it, to which it is charged.",
+    look_alikes="A victim of a busy slot: its wait for the slot is the interrupt and handler time of the token before "
+    "it, to which it is charged.",
     needs=(tp.NOT_PRESENT, tp.READY),
     helps=(
         tp.COMPLETED,
@@ -141,8 +150,8 @@ LATE_WAKEUP = Rule(
         tp.INJ_VIRQ,
         tp.MSR,
     ),
-    remedy="P2: the swap device, the memory backend. P1 and P3: host CPU pressure. P4: what runs in the guest with "
-    "interrupts off. P5: steal time, the guest's handler.",
+    remedy="A late page: the swap device, the memory backend. A late worker or hand-over: host CPU pressure. A late "
+    "interrupt: what runs in the guest with interrupts off. A late ACK: steal time, the guest's handler.",
     bugs=("2020 SEND_ALWAYS thread: 10 s of IF=0 made the ready 10 s late, and nothing was lost",),
     find=_late_wakeup,
     times=True,
