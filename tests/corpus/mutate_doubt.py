@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from .edit import Edit, Expectation, NotHere, expect, mutator
+from .edit import Edit, Expectation, NotHere, anything, expect, mutator
 from .mutate_lost import LOST
 from .mutate_token import last_told
 from .mutate_vary import on_vector
@@ -196,8 +196,11 @@ def _fatal(tid: int, confidence: str) -> Expectation:
     return Expectation(("fatal-fault",), tid, None, frozenset({"found"}), confidence=(confidence,))
 
 
-def _spin(edit: Edit) -> tuple[Life, list[Rec]]:
-    """Let a vCPU spin on HLT at the end of the trace, while a life of it is completed and gets no ready."""
+def _spin(edit: Edit) -> tuple[Life, list[Rec], list[Expectation]]:
+    """Let a vCPU spin on HLT at the end of the trace, while a life of it is completed and gets no ready.
+
+    All of its lives that are open by then get none, and may have waited for long enough to be called lost, too.
+    """
     edit.need_no_loss()
     known = next((r for r in edit.capture.records if r.name == "kvm_exit"), None)
     if known is None or not edit.capture.ticks_per_ns or known["isa"] != 2:
@@ -215,18 +218,23 @@ def _spin(edit: Edit) -> tuple[Life, list[Rec]]:
         halts.append(entry.but(ts=at + edit.capture.ticks(EVERY_NS // 2), cpu=cpu))
     spun = {id(r) for r in halts}
     edit.add(*halts)
-    return life, halts
+    unanswered = [anything(x) for x in edit.lives.of(life.tid) if not (x.ready and x.ready.ts < start)]
+    return life, halts, unanswered
 
 
 @mutator
 def vcpu_spin(edit: Edit) -> list[Expectation]:
-    life, _ = _spin(edit)
-    return [Expectation(("vcpu-spin",), life.tid, None, frozenset({"found"}), confidence=("likely",))]
+    life, _, others = _spin(edit)
+    spin = Expectation(
+        ("vcpu-spin",), life.tid, None, frozenset({"found"}), confidence=("likely", "possible")
+    )
+    return [spin, *others]
 
 
 @mutator
 def vcpu_spin_under_loss(edit: Edit) -> list[Expectation]:
     """Its ready may be among the records that were lost: a guest that has work after each HLT."""
-    life, halts = _spin(edit)
+    life, halts, others = _spin(edit)
     halts[edit.rng.randrange(len(halts))].missed = edit.rng.choice([-1, 3])
-    return [Expectation(("vcpu-spin",), life.tid, None, frozenset({"found", "undecided"}), confidence=UNSURE)]
+    spin = Expectation(("vcpu-spin",), life.tid, None, frozenset({"found", "undecided"}), confidence=UNSURE)
+    return [spin, *others]

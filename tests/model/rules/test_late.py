@@ -71,7 +71,10 @@ class TestLateWakeup:
     def test_found_in_p12_where_workqueue_events_are_off(self) -> None:
         (finding,) = found(analyse(histories.late_wakeup(), off=WORKQUEUE_EVENTS), "late-wakeup")
         assert finding["phase"] == "p12"
-        assert "whether the worker started late or the page came late: record workqueue:*" in finding["not_ruled_out"]
+        assert (
+            "whether the worker started late or the page came late: record workqueue:*"
+            in finding["not_ruled_out"]
+        )
 
     def test_found_without_a_cause_where_sched_events_are_off(self) -> None:
         (finding,) = found(analyse(histories.late_wakeup(), off=SCHED_EVENTS), "late-wakeup")
