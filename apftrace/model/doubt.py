@@ -103,7 +103,7 @@ def with_silent_ready(rec: Recording, lives: pl.DataFrame) -> pl.DataFrame:
 def with_silences(rec: Recording, lives: pl.DataFrame, stale: Staleness) -> pl.DataFrame:
     """Turn lost and open lives into ``undecided`` where a CPU fell silent too early to tell."""
     open_lives = lives.filter(pl.col("outcome").is_in(["lost", "in_flight"]))
-    if not rec.quiet_ends or not open_lives.height:
+    if not rec.silences or not open_lives.height:
         return lives
     doubtful = open_lives.with_columns(
         pl.Series("silent_from", _first_spans(rec, open_lives), pl.Int64)
@@ -118,8 +118,7 @@ def _first_spans(rec: Recording, rows: pl.DataFrame) -> list[int]:
     """Return per life when the first silence begins that could hold its ready.
 
     Before a life is called lost every busy CPU counts: what its thread used outside of a silence tells nothing
-    of what it used meanwhile; of those that it uses even a silence that may be chance. An open life is doubted only
-    for CPUs that its thread uses, and where it is none.
+    of what it used meanwhile. An open life is doubted only for CPUs that its thread uses.
     """
     found = []
     spans_of: dict[tuple[int, bool], list[tuple[int, int]]] = {}

@@ -45,17 +45,17 @@ def busy_cpus(rec: Recording) -> frozenset[int]:
     return frozenset(rows.filter(pl.col("len") >= DUE)["cpu"].to_list())
 
 
-def silent_ends(rec: Recording) -> tuple[tuple[Loss, bool], ...]:
-    """Return the silences of CPUs at either end of the trace, and whether each is too long to be chance.
+def silent_ends(rec: Recording) -> tuple[Loss, ...]:
+    """Return the silences of CPUs at either end of the trace that are too long to be chance.
 
     A CPU's data may begin later or end earlier than those of the others, and nothing in the file tells:
-    a buffer that was cut, overwritten, or full. Such a CPU had many records a second as long as it had any. It is no
-    chance where it never again had none for so long: the others left as many meanwhile, or it took twice the time.
+    a buffer that was cut, overwritten, or full. Such a CPU had many records a second as long as it had any, and
+    never again for so long none: the others left as many meanwhile, or it took twice the time.
     """
     return tuple(_silent_ends(rec)) if len(rec.cpu_spans) > 1 else ()
 
 
-def _silent_ends(rec: Recording) -> Iterator[tuple[Loss, bool]]:
+def _silent_ends(rec: Recording) -> Iterator[Loss]:
     # A try that became a life has no row of its own.
     tries = (
         rec.kind(tp.NOT_PRESENT).filter(pl.col("tried") > NEVER).select(pl.col("tried").alias("ts"), "cpu")
@@ -78,8 +78,8 @@ def _silent_ends(rec: Recording) -> Iterator[tuple[Loss, bool]]:
             (rec.last_ns - last, (kept["ts"] > last).sum(), Loss(cpu, "", None, last, None)),
         )
         for silence, others, gap in ends:
-            if per_ns * silence >= DUE:
-                yield gap, others >= DUE and (others >= alone / 2 or silence >= 2 * pause)
+            if per_ns * silence >= DUE and others >= DUE and (others >= alone / 2 or silence >= 2 * pause):
+                yield gap
 
 
 def blind_spans(rec: Recording, tid: int, *, silences: bool = True) -> list[tuple[int, int]]:
@@ -99,7 +99,7 @@ def blind_spans(rec: Recording, tid: int, *, silences: bool = True) -> list[tupl
     silent = {gap.cpu for gap in rec.uncovered}
     # A loss without an end may be of any size: a cut file, statistics that the pages do not account for.
     concern = (x for x in rec.losses if everywhere or x.cpu in cpus or x.cpu in silent or x.before_ns is None)
-    quiet = _quiet_ends(rec, tid) if silences else ()
+    quiet = (x for x in rec.silences if x.cpu in cpus or x.cpu in rec.busy_cpus) if silences else ()
     return _merged([*concern, *rec.uncovered, *quiet])
 
 
@@ -109,16 +109,10 @@ def silent_spans(rec: Recording, tid: int, *, anywhere: bool) -> list[tuple[int,
     Args:
         rec: the recording.
         tid: the thread.
-        anywhere: count also the busy CPUs where it was never seen, and what may be chance on those that it uses.
+        anywhere: count also the busy CPUs where it was never seen.
     """
     cpus = rec.cpus_of.get(tid, frozenset())
-    return _merged(_quiet_ends(rec, tid) if anywhere else (x for x in rec.silences if x.cpu in cpus))
-
-
-def _quiet_ends(rec: Recording, tid: int) -> Iterator[Loss]:
-    # A CPU that the thread uses may have been idle, or not recorded: where that decides, nobody knows.
-    cpus = rec.cpus_of.get(tid, frozenset())
-    return (x for x, no_chance in rec.quiet_ends if x.cpu in cpus or (no_chance and x.cpu in rec.busy_cpus))
+    return _merged(x for x in rec.silences if x.cpu in cpus or (anywhere and x.cpu in rec.busy_cpus))
 
 
 def _merged(gaps: Iterable[Loss]) -> list[tuple[int, int]]:
@@ -151,7 +145,7 @@ def overlaps_blind(
         name: column to add.
         silences: see ``blind_spans``.
     """
-    if not (rec.losses or rec.uncovered or (silences and rec.quiet_ends)) or not frame.height:
+    if not (rec.losses or rec.uncovered or (silences and rec.silences)) or not frame.height:
         return frame.with_columns(pl.lit(value=False).alias(name))
     parts = []
     for (tid,), rows in frame.with_row_index("_row").group_by("tid"):

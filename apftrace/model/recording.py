@@ -100,14 +100,9 @@ class Recording:
         return busy_cpus(self)
 
     @cached_property
-    def quiet_ends(self) -> tuple[tuple[Loss, bool], ...]:
-        """CPUs whose data begin late or end early, and whether that is more than chance explains."""
-        return silent_ends(self)
-
-    @property
     def silences(self) -> tuple[Loss, ...]:
         """CPUs whose data begin later or end earlier than chance explains."""
-        return tuple(gap for gap, no_chance in self.quiet_ends if no_chance)
+        return silent_ends(self)
 
     @property
     def tells_deliveries(self) -> bool:

@@ -93,19 +93,6 @@ def test_a_cpu_that_begins_late_need_not_be_busy(others: int, outcome: str) -> N
     assert life(analyse(story), token)["outcome"] == outcome
 
 
-@pytest.mark.parametrize(("cpus", "outcome"), [(2, "undecided"), (1, "lost")])
-def test_a_late_begin_that_may_be_chance_counts_on_cpus_that_the_thread_uses(cpus: int, outcome: str) -> None:
-    """The load begins after the fault, and pauses once for nearly as long as that CPU is silent at first."""
-    story = Story(cpus=2)
-    token = story.pv_life(at=START, cpu=0, without=ANSWER)
-    story.progress(start=START + MS, end=START + 700 * MS)
-    for begins in (START + 800 * MS, START + 2100 * MS):
-        for n in range(60):
-            story.pv_life(at=begins + n * 10 * MS, cpu=n % cpus)
-            story.pv_life(vcpu=1, at=begins + n * 10 * MS + 2 * MS, cpu=1)
-    assert life(analyse(story), token)["outcome"] == outcome
-
-
 def test_a_cpu_that_was_never_again_without_a_record_for_so_long_was_not_idle() -> None:
     story = Story(cpus=2)
     for n in range(20):
