@@ -41,8 +41,7 @@ def settled_threads(rec: Recording) -> frozenset[int]:
 def busy_cpus(rec: Recording) -> frozenset[int]:
     """Return the CPUs with so many records that any thread may have been there while they are silent."""
     rows = pl.concat([rec.kind(k).select("cpu") for k in _OFTEN]).group_by("cpu").len()
-    # With fewer, as of a CPU that was idle and woke up once, no rate can be told.
-    return frozenset(rows.filter(pl.col("len") >= DUE)["cpu"].to_list())
+    return frozenset(rows.filter(pl.col("len") >= SETTLED)["cpu"].to_list())
 
 
 def silent_ends(rec: Recording) -> tuple[Loss, ...]:

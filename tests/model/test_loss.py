@@ -81,18 +81,6 @@ def test_what_a_thread_used_later_tells_nothing_of_a_cpu_that_begins_late() -> N
     assert not rules(analysis, "error")
 
 
-@pytest.mark.parametrize(("others", "outcome"), [(3, "undecided"), (1, "lost")])
-def test_a_cpu_that_begins_late_need_not_be_busy(others: int, outcome: str) -> None:
-    """Fifteen records in 140 ms make a silence of 300 ms no chance; five in one fault tell nothing."""
-    story = Story(cpus=2)
-    calm(story, lives=20, every=14 * MS)
-    token = story.pv_life(at=START + MS, cpu=0, without=ANSWER)
-    story.progress(start=START + 300 * MS, end=START + 450 * MS)
-    for n in range(others):
-        story.pv_life(vcpu=1, at=START + 300 * MS + n * 70 * MS, cpu=1)
-    assert life(analyse(story), token)["outcome"] == outcome
-
-
 def test_a_cpu_that_was_never_again_without_a_record_for_so_long_was_not_idle() -> None:
     story = Story(cpus=2)
     for n in range(20):
