@@ -256,7 +256,7 @@ def test_texts_that_cannot_be_read(tmp_path: Path, text: str, sentence: str) -> 
         open_source(written(tmp_path, text))
 
 
-@pytest.mark.parametrize("text", ["hello\n", "perf  4440 [000]  1532.906552: sched:sched_switch: x\n", ""])
+@pytest.mark.parametrize("text", ["hello\n", ""])
 def test_other_texts_are_not_taken(tmp_path: Path, text: str) -> None:
     with pytest.raises(TraceFormatError, match="ftrace text"):
         open_source(written(tmp_path, text))
