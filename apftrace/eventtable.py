@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from apftrace_parsers.base import MISSED, EventFormat, PassResult, Pick
+from apftrace_parsers.base import MISSED, EventFormat, PassResult, Pick, is_glob, matches
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -54,16 +53,6 @@ def known(source: Source, events: Sequence[str]) -> list[str]:
 
 RENAMED = {"kvm_async_pf_repeated_fault": "kvm_async_pf_doublefault"}
 """Newest name to the name before 1685c0f32554 (Linux 6.0)."""
-
-
-def is_glob(name: str) -> bool:
-    """Say whether a name stands for whatever fits it."""
-    return any(c in name for c in "*?[")
-
-
-def matches(form: EventFormat, name: str) -> bool:
-    """Say whether ``name`` (``event``, ``system:event``, or a glob of either) means this tracepoint."""
-    return fnmatchcase(f"{form.system}:{form.name}" if ":" in name else form.name, name)
 
 
 def union(formats: Sequence[EventFormat]) -> tuple[pa.Schema, dict[int, dict[str, str]]]:

@@ -74,7 +74,7 @@ def events(trace: Path, names: tuple[str, ...], output: Path | None, format_: st
 
 
 def _fitting(source: Source, names: tuple[str, ...]) -> tuple[str, ...]:
-    from apftrace.eventtable import is_glob, matches
+    from apftrace_parsers.base import is_glob, matches
 
     for name in names:
         if is_glob(name) and not any(matches(form, name) for form in source.formats()):

@@ -7,6 +7,7 @@ Arrow data under the kernel's own field names.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -17,6 +18,28 @@ if TYPE_CHECKING:
 
 MISSED = -1
 """Value of column ``pick`` in the stream for a gap: records of this CPU were lost before this instant."""
+
+
+class Named(Protocol):
+    """A tracepoint, by its names."""
+
+    @property
+    def system(self) -> str:
+        """Its system, such as ``kvm``."""
+
+    @property
+    def name(self) -> str:
+        """Its name in there."""
+
+
+def is_glob(name: str) -> bool:
+    """Say whether a name stands for whatever fits it."""
+    return any(c in name for c in "*?[")
+
+
+def matches(event: Named, name: str) -> bool:
+    """Say whether ``name`` (``event``, ``system:event``, or a glob of either) means this tracepoint."""
+    return fnmatchcase(f"{event.system}:{event.name}" if ":" in name else event.name, name)
 
 
 @dataclass(frozen=True)

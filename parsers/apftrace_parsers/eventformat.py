@@ -18,12 +18,11 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from enum import Enum
-from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, NamedTuple
 
 import pyarrow as pa
 
-from apftrace_parsers.base import EventFormat
+from apftrace_parsers.base import EventFormat, is_glob, matches
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -160,14 +159,14 @@ class EventTable:
         """
         chosen: set[tuple[str, str]] = set()
         for pattern in patterns:
-            hits = [e for e in self._candidates(pattern) if _selects(pattern, e)]
-            if not hits and not any(c in pattern for c in "*?["):
+            hits = [e for e in self._candidates(pattern) if matches(e, pattern)]
+            if not hits and not is_glob(pattern):
                 raise KeyError(pattern)
             chosen.update((e.system, e.name) for e in hits)
         return tuple(e for e in self.events if (e.system, e.name) in chosen)
 
     def _candidates(self, pattern: str) -> Sequence[EventText]:
-        if any(c in pattern for c in "*?["):
+        if is_glob(pattern):
             return self.events
         return self._by_name.get(pattern.rpartition(":")[2], ())
 
@@ -235,11 +234,6 @@ def parse_fields(text: str, long_size: int) -> Iterator[Field]:
             yield _array(declared, _Place(ctype, offset, size, signed), long_size)
         else:
             yield _scalar(declared["name"], _Place(ctype, offset, size, signed))
-
-
-def _selects(pattern: str, event: EventText) -> bool:
-    name = f"{event.system}:{event.name}" if ":" in pattern else event.name
-    return fnmatchcase(name, pattern)
 
 
 class _Place(NamedTuple):

@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import replace
-from fnmatch import fnmatchcase
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
 from apftrace.errors import TraceUnsupported
-from apftrace_parsers.base import EventFormat, Loss, PassResult, Pick, Resolved, SourceInfo
+from apftrace_parsers.base import EventFormat, Loss, PassResult, Pick, Resolved, SourceInfo, is_glob, matches
 from apftrace_parsers.eventformat import LEADING
 from apftrace_parsers.ftracetext.fields import UNTABLED, is_place, place
 from apftrace_parsers.ftracetext.graph import RECORDED, GraphText, NamedText, as_records
@@ -197,8 +196,8 @@ class TextSource:
         formats = self.formats()
         chosen: dict[str, EventFormat] = {}
         for pattern in events:
-            hits = [f for f in formats if _selects(pattern, f)]
-            if not hits and not any(c in pattern for c in "*?["):
+            hits = [f for f in formats if matches(f, pattern)]
+            if not hits and not is_glob(pattern):
                 raise KeyError(pattern)
             chosen |= {f.name: f for f in hits}
         return self._tables(chosen, result, Bounds(start_ns, end_ns))
@@ -279,10 +278,6 @@ def _check(found: Survey, path: str) -> None:
     if not found.records and found.notes:
         problem = f"text of which no line is an ftrace record with its event; {found.notes[0]}"
         raise TraceUnsupported(path, problem)
-
-
-def _selects(pattern: str, form: EventFormat) -> bool:
-    return fnmatchcase(f"{form.system}:{form.name}" if ":" in pattern else form.name, pattern)
 
 
 def _system(event: str) -> str:
