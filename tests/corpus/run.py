@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import os
 import random
 import sys
 import tempfile
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import apftrace
+from tests.conftest import MORE, SAMPLES
 
 from . import (  # noqa: F401 - they register
     mutate_doubt,
@@ -44,7 +44,6 @@ from .writer import write
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-ROOT = Path(__file__).parents[2]
 COLUMNS = ("found", "right", "undecided rightly", "missed", "wrong", "undecided wrongly", "false")
 SHOWN = 5
 """False findings of a case that are listed."""
@@ -63,8 +62,7 @@ class Case:
 
 def capture_paths() -> dict[str, Path]:
     """Return captures by name: of the repository, and of APFTRACE_CAPTURES or beside the checkout."""
-    others = Path(os.environ.get("APFTRACE_CAPTURES", ROOT.parent / "shared" / "samples"))
-    found = [*ROOT.joinpath("sample-traces").rglob("*.dat"), *others.rglob("*.dat")]
+    found = [*SAMPLES.rglob("*.dat"), *MORE.rglob("*.dat")]
     return {path.stem: path for path in sorted(found, reverse=True)}
 
 

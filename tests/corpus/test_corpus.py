@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.conftest import only_with_more
 from tests.corpus.edit import MUTATORS
 from tests.corpus.run import describe, run
 
@@ -15,6 +16,8 @@ LARGEST = 330_000
 @pytest.mark.parametrize("mutator", sorted(MUTATORS))
 def test_nothing_missed_and_no_false_alarm(mutator: str) -> None:
     cases = list(run(CASES, seed=1, only=mutator, largest=LARGEST))
+    if not cases:
+        only_with_more()
     assert cases, "no capture suits this mutator"
     failed = [describe(case) for case in cases if not case.judgement.ok]
     assert not failed, "\n".join(failed)

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from apftrace_parsers import columns, gather, stream, subbuf, walk
+from tests.conftest import MORE, SAMPLES
 
 if TYPE_CHECKING:
     from types import ModuleType
 
-CHECKOUT = Path(__file__).resolve().parents[2]
-CAPTURE_ROOTS = (CHECKOUT / "sample-traces", CHECKOUT.parent / "shared" / "samples")
+CAPTURE_ROOTS = (SAMPLES, MORE)
 MAGIC = b"\x17\x08\x44tracing"
 
 

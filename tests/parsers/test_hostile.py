@@ -21,8 +21,9 @@ from tests.builders import options as opt
 from tests.builders.formats import formats
 from tests.builders.subbuf import Layout
 from tests.builders.tracedat import Event, Missed, TraceDat, compress
+from tests.conftest import capture_path
 
-from .conftest import captures, use_interpreted
+from .conftest import use_interpreted
 from .support import drain, streamed, tabled
 
 if TYPE_CHECKING:
@@ -123,8 +124,7 @@ def test_a_cut_v6_file_keeps_its_complete_pages(tmp_path: Path) -> None:
 
 
 def test_a_cut_capture_of_version_7_is_found_again(tmp_path: Path) -> None:
-    capture = next(path for path in captures() if path.name == "two-vms-v7.dat")
-    whole = capture.read_bytes()
+    whole = capture_path("two-vms/two-vms-v7.dat").read_bytes()
     path = tmp_path / "trace.dat"
     counts = []
     for size in (len(whole), len(whole) - 2000, len(whole) // 2, len(whole) // 3):
