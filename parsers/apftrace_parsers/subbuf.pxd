@@ -49,6 +49,7 @@ cdef class Walker:
     cdef bint _next_is_early(self, int lane, long long raw) noexcept nogil
     @cython.locals(before=longlong, after=longlong, later=longlong)
     cdef bint _is_misplaced(self, int lane, long long raw) noexcept nogil
+    cdef void _mark_gap(self, int lane) noexcept nogil
     @cython.locals(slot=int)
     cdef long long _drop_page(self, int lane, int kind, long long at) noexcept nogil
     @cython.locals(slot=int)

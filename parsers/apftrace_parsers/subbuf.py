@@ -304,7 +304,7 @@ class Walker:
 
     def break_off(self, lane: int) -> None:
         """Say that pages of a lane are missing before the next window."""
-        self.gap[lane] = 1
+        self._mark_gap(lane)
 
     def feed(self, lane: int, at: int, size: int) -> None:
         """Give a lane its next window: whole pages at ``data[at:at + size]``."""
@@ -564,7 +564,7 @@ class Walker:
         self.page_raw[lane] = raw
         if raw < self.last_raw[lane]:
             # The page before this one runs ahead of it: some delta in there is wrong.
-            self.gap[lane] = max(self.gap[lane], 1)
+            self._mark_gap(lane)
         used = commit & COMMIT_MASK
         data = page + self.head_size
         if used > page + size - data:
@@ -612,9 +612,13 @@ class Walker:
         later = self._i64(after)
         return later > 0 and max(before, self.last_raw[lane]) <= later < raw
 
+    def _mark_gap(self, lane: int) -> None:
+        # A gap since ever stays one.
+        self.gap[lane] = max(self.gap[lane], 1)
+
     def _drop_page(self, lane: int, kind: int, at: int) -> int:
         # Notes damage; returns the end of the page, so that nothing more is read of it.
-        self.gap[lane] = max(self.gap[lane], 1)
+        self._mark_gap(lane)
         self.n_damage[kind] += 1
         if self.n_located < DAMAGE_ROOM:
             slot = self.n_located * DAMAGE_WIDTH
