@@ -100,7 +100,7 @@ def correlate(rec: Recording, *, late_after: int | None = None, clock_is_ns: boo
     threads = vms.vcpu_threads(rec, rows)
     rows = by_thread(rows, threads.select("tid", "vm", "vcpu"))
     spans = slot.busy_spans(delivered, rec.last_ns)
-    held = beside(slot.blockers, rows.select("life", "tid", "completed", "ready"), spans)
+    held = beside(slot.blockers, rows, spans)
     rows = outcome.with_clears(rec, rows, threads)
     rows = outcome.with_progress(rec, rows, threads, spans)
     stale = outcome.staleness(rows, clock_is_ns=clock_is_ns, none_ready=tp.READY in rec.silent)

@@ -40,7 +40,9 @@ def blockers(lives: pl.DataFrame, spans: pl.DataFrame) -> pl.DataFrame:
     the last one before ``ready``.
     """
     waits = lives.filter(pl.col("completed").is_not_null() & pl.col("ready").is_not_null())
-    waits = with_busy(waits, spans, "completed", "ready", "slot_busy")
+    waits = with_busy(
+        waits.select("life", "tid", "completed", "ready"), spans, "completed", "ready", "slot_busy"
+    )
     busy = waits.filter(pl.col("slot_busy") > 0)
     for instant, prefix in (("completed", "h0"), ("ready", "h1")):
         at = _span_before(busy, spans, instant, exact=False)

@@ -14,8 +14,7 @@ cdef class Threads:
     cdef int width, mask, n_threads
 
     cdef int _grow(self) except -1 with gil
-    @cython.final
-    cdef int _hash(self, long long tid) noexcept nogil
+    cdef inline int _hash(self, long long tid) noexcept nogil
     cdef int _slot_of(self, int tid, long long ts, int cpu) except -1 nogil
     cdef void _become(self, int slot, int state, long long ts) noexcept nogil
     cdef void _mark(self, int base, int at, long long ts) noexcept nogil

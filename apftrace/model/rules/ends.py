@@ -175,9 +175,9 @@ def _vm_stopped(case: Case) -> Iterable[Finding]:
             pl.col("tid").is_in(threads["tid"].implode())
             & pl.col("outcome").is_in(["in_flight", "undecided"])
         )
-        missing = any(blind_within(case.rec, tid, last, case.rec.last_ns) for tid in threads["tid"])
         if (threads["gone"] > 0).any() or not open_lives.height or case.rec.last_ns - last < least:
             continue
+        missing = any(blind_within(case.rec, tid, last, case.rec.last_ns) for tid in threads["tid"])
         silent = duration(case, case.rec.last_ns - last)
         yield finding(
             severity=INFO,

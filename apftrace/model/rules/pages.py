@@ -140,10 +140,10 @@ def _fatal_fault(case: Case) -> Iterable[Finding]:
         refault.fill_null(value=False).alias("refault"), pl.coalesce("fault_ts", "ts").alias("fault_ts")
     )
     for row in rows(overlaps_blind(case.rec, found, "fault_ts", "ts", "blind")):
-        refault = row["refault"]
+        refault, doubts = row["refault"], _why_not_the_page(case, row)
         yield {
             "severity": ERROR,
-            "confidence": LIKELY if _why_not_the_page(case, row) else PROVED,
+            "confidence": LIKELY if doubts else PROVED,
             "tid": row["tid"],
             "gva": row["address"] if refault else None,
             "ts": row["ts"],
@@ -153,12 +153,12 @@ def _fatal_fault(case: Case) -> Iterable[Finding]:
             + (" right after a fault on a page whose ready came before" if refault else ""),
             "seqs": [row["fault_seq"] if refault else None, row["seq"]],
             "ruled_out": []
-            if _why_not_the_page(case, row)
+            if doubts
             else [
                 "an MMIO or read-only memslot exit: a page reported ready was touched",
                 "another fault meanwhile: no kvm_exit and no lost record between",
             ],
-            "not_ruled_out": _why_not_the_page(case, row),
+            "not_ruled_out": doubts,
         }
 
 
