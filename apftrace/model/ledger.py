@@ -54,8 +54,8 @@ class Ledger:
             room += (_READ + len(fields)) * _ROOM
         self.rows = memoryview(array("q", bytes(8 * room)))
         self.narrow = memoryview(array("i", bytes(4 * _ROOM)))
-        self._moved: dict[int, dict[str, bytearray]] = {
-            kind: {name: bytearray() for name in (*EVENT, *fields)} for kind, fields in reads.items()
+        self._moved: dict[int, dict[str, list[bytes]]] = {
+            kind: {name: [] for name in (*EVENT, *fields)} for kind, fields in reads.items()
         }
 
     def put(self, kind: int, ts: int, cpu: int, base: int, a: int, b: int, c: int) -> int:
@@ -88,9 +88,9 @@ class Ledger:
         for name in columns:
             if name in NARROW:
                 self._narrow(at, n)
-                columns[name] += memoryview(self.narrow)[:n]
+                columns[name].append(bytes(memoryview(self.narrow)[:n]))
             else:
-                columns[name] += memoryview(self.rows)[at : at + n]
+                columns[name].append(bytes(memoryview(self.rows)[at : at + n]))
             at += _ROOM
         self.count[kind] = 0
 
@@ -98,10 +98,11 @@ class Ledger:
         for i in range(n):
             self.narrow[i] = self.rows[at + i]
 
-    def take(self, kind: int) -> dict[str, bytearray]:
+    def take(self, kind: int) -> dict[str, bytes]:
         """Return the columns of a kind, EVENT and then its reading, in the form of this machine, and forget them."""
         self._move_out(kind)
-        return self._moved.pop(kind)
+        moved = self._moved.pop(kind)
+        return {name: b"".join(moved.pop(name)) for name in tuple(moved)}
 
     def kinds(self) -> list[int]:
         """Return every kind."""
