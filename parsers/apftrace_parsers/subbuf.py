@@ -83,9 +83,16 @@ LONG_ONE = 1
 FIELDS_PER_PICK = 3
 PIECE_WIDTH = 7
 
-# Of a field that has no upper word, and of one that crosses words.
-ALONE = -1
-ODD = -2
+# What is known of a field: where it ends, and that again unless records may end before it; its lower and its
+# upper word, in words from the payload on; and how its bits are cut out of the two.
+FIELD_WIDTH = 7
+END, DUE, LOW, HIGH, SHIFT, MASK, SIGNED = range(FIELD_WIDTH)
+# In place of the upper word of a field that crosses three words.
+ODD = -1
+
+PICK_WIDTH = FIELDS_PER_PICK * FIELD_WIDTH
+
+FOREVER = (1 << 63) - 1
 
 
 def zeros(code: str, n: int) -> memoryview:
@@ -183,6 +190,7 @@ class Walker:
         self.mult = mult
         self.shift = shift
         self.offset = offset
+        self.counts_ns = mult == 0 and not max(self.piece_upto, default=0)
 
     def set_bounds(self, lane: int, first: int, last: int, floor: int, limit: int) -> None:
         """Take only records of a lane with raw stamps in [first, last]; outside [floor, limit] is damage."""
@@ -202,6 +210,7 @@ class Walker:
         for lane, (first, last) in enumerate(spans):
             self.piece_from[lane] = first
             self.piece_upto[lane] = last
+        self.counts_ns = self.counts_ns and not pieces
 
     def set_picks(
         self,
@@ -222,18 +231,12 @@ class Walker:
         n = len(fields)
         self.tid_at = tid_at
         self.chain = memoryview(array("i", [-1] * max(n, 1)))
-        self.field_end = zeros("q", n * FIELDS_PER_PICK)
-        self.field_due = zeros("q", n * FIELDS_PER_PICK)
-        self.field_low = zeros("q", n * FIELDS_PER_PICK)
-        self.field_high = memoryview(array("q", [ALONE] * max(n * FIELDS_PER_PICK, 1)))
-        self.field_shift = zeros("q", n * FIELDS_PER_PICK)
-        self.field_mask = zeros("q", n * FIELDS_PER_PICK)
-        self.field_sign = zeros("q", n * FIELDS_PER_PICK)
+        self.fields = zeros("q", n * PICK_WIDTH)
         for pick, triple in enumerate(fields):
             for i, (at, width) in enumerate(triple):
-                self._set_field(pick * FIELDS_PER_PICK + i, at, width)
+                self._set_field(pick * PICK_WIDTH + i * FIELD_WIDTH, at, width)
         for pick, i in tails:
-            self.field_due[pick * FIELDS_PER_PICK + i] = 0
+            self.fields[pick * PICK_WIDTH + i * FIELD_WIDTH + DUE] = 0
         self.longest_chain = max(n, 1)
         for instance, event, pick in reversed(wanted):
             slot = instance * EVENT_IDS + event
@@ -245,21 +248,15 @@ class Walker:
             return
         bits = 8 * abs(width)
         within = 8 * (at % 4)
-        self.field_end[field] = at + abs(width)
-        self.field_due[field] = at + abs(width)
-        self.field_mask[field] = (
-            WORD - 1 if bits == 64 and within == 0 else -1 if bits == 64 else (1 << bits) - 1
-        )
-        self.field_sign[field] = 1 << (bits - 1) if width < 0 and bits < 64 else 0
-        if bits == 64 and within == 0:
-            self.field_low[field] = at + 4 if self.big else at
-            self.field_high[field] = at if self.big else at + 4
-        elif within + bits <= 32:
-            self.field_low[field] = at - at % 4
-            self.field_shift[field] = 32 - within - bits if self.big else within
-        else:
-            self.field_low[field] = at
-            self.field_high[field] = ODD
+        span = 32 if within + bits <= 32 else 64
+        words = at // 4, at // 4 + span // 32 - 1
+        self.fields[field + END] = self.fields[field + DUE] = at + abs(width)
+        self.fields[field + LOW], self.fields[field + HIGH] = reversed(words) if self.big else words
+        self.fields[field + SHIFT] = span - within - bits if self.big else within
+        self.fields[field + MASK] = -1 if bits == 64 else (1 << bits) - 1
+        self.fields[field + SIGNED] = -(1 << 63) if bits == 64 else 1 << (bits - 1) if width < 0 else 0
+        if within + bits > 64:
+            self.fields[field + LOW], self.fields[field + HIGH] = at, ODD
 
     def mute_gaps(self, lane: int) -> None:
         """Keep the gaps of a lane out of the merged rows; they are still counted as losses."""
@@ -348,47 +345,55 @@ class Walker:
     def _merge(self, n: int) -> int:
         room = len(self.ts) - self.longest_chain
         self.hungry = -1
-        while self.live > 0:
+        while self.live > 0 and n <= room and self.n_losses < LOSS_ROOM:
             lane = self.heap[0]
             rival = self._second()
-            while True:
-                if n > room or self.n_losses >= LOSS_ROOM:
-                    return n
-                if self.head_kind[lane] == RECORD:
-                    at = self.head_at[lane]
-                    size = self.head_len[lane]
-                    slot = self.head_pick[lane]
-                    task = self._task(at, size)
-                    while slot >= 0:
-                        self.ts[n] = self.head_ns[lane]
-                        self.cpus[n] = self.cpu[lane]
-                        self.tid[n] = task
-                        self.pick[n] = slot
-                        field = slot * FIELDS_PER_PICK
-                        self.a[n] = self._integer(at, size, field)
-                        self.b[n] = self._integer(at, size, field + 1)
-                        self.c[n] = self._integer(at, size, field + 2)
-                        n += 1
-                        slot = self.chain[slot]
-                else:
-                    self._log_loss(lane)
-                    if self.report_gaps[lane] and self.raw[lane] <= self.raw_upto[lane]:
-                        self.ts[n] = self.head_ns[lane]
-                        self.cpus[n] = self.cpu[lane]
-                        self.tid[n] = 0
-                        self.pick[n] = -1
-                        self.a[n] = self.head_len[lane]
-                        self.b[n] = self.head_at[lane]
-                        self.c[n] = 0
-                        n += 1
-                if self._advance(lane) == NOTHING:
-                    self._leave()
-                    self.hungry = lane
-                    return n
-                if rival >= 0 and self._before(rival, lane):
-                    break
-            self._sink(lane)
+            until = FOREVER
+            if rival >= 0:
+                until = self.head_ns[rival] - (lane > rival)
+            if self.head_kind[lane] == RECORD:
+                at = self.head_at[lane]
+                n = self._put(lane, n, self.head_ns[lane], at, self.head_len[lane], self.head_pick[lane])
+            else:
+                n = self._put_gap(lane, n)
+            n = self._run(lane, n, room, until)
+            if self.head_kind[lane] == NOTHING:
+                self._leave()
+                self.hungry = lane
+                return n
+            if self.head_ns[lane] > until:
+                self._sink(lane)
         return n
+
+    def _put(self, lane: int, n: int, ns: int, at: int, size: int, pick: int) -> int:
+        # Writes a record for each pick that wants it; returns the rows then in use.
+        task = self._task(at, size)
+        while pick >= 0:
+            self.ts[n] = ns
+            self.cpus[n] = self.cpu[lane]
+            self.tid[n] = task
+            self.pick[n] = pick
+            field = pick * PICK_WIDTH
+            self.a[n] = self._integer(at, size, field)
+            self.b[n] = self._integer(at, size, field + FIELD_WIDTH)
+            self.c[n] = self._integer(at, size, field + 2 * FIELD_WIDTH)
+            n += 1
+            pick = self.chain[pick]
+        return n
+
+    def _put_gap(self, lane: int, n: int) -> int:
+        # Notes the gap at the head of a lane, and writes it where rows of gaps are wanted.
+        self._log_loss(lane)
+        if not self.report_gaps[lane] or self.raw[lane] > self.raw_upto[lane]:
+            return n
+        self.ts[n] = self.head_ns[lane]
+        self.cpus[n] = self.cpu[lane]
+        self.tid[n] = 0
+        self.pick[n] = -1
+        self.a[n] = self.head_len[lane]
+        self.b[n] = self.head_at[lane]
+        self.c[n] = 0
+        return n + 1
 
     def set_heap(self, payloads: memoryview, columns: Sequence[memoryview]) -> None:
         """Take what ``collect`` writes: bytes for payloads, and the columns ts, lane, pick, start, length."""
@@ -440,8 +445,14 @@ class Walker:
             row += 1
             self.head_kind[lane] = NOTHING
 
-    def _advance(self, lane: int) -> int:  # noqa: C901, PLR0912, PLR0915 (one loop: it runs for every record)
+    def _advance(self, lane: int) -> int:
         # Moves the head of a lane to its next wanted record or gap, within the window.
+        self._run(lane, 0, -1, NO_STAMP)
+        return self.head_kind[lane]
+
+    def _run(self, lane: int, n: int, room: int, until: int) -> int:  # noqa: C901, PLR0912, PLR0915 (one loop: it runs for every record)
+        # Writes the wanted records of a lane up to the time ``until``, or up to a gap, behind the first n rows, as
+        # long as n is within the room; the next one is its head then. Returns the rows then in use.
         base = self.want_base[lane]
         first = self.raw_from[lane]
         last = self.raw_upto[lane]
@@ -524,10 +535,14 @@ class Walker:
             seen = raw
             pick = self.want[slot]
             if pick >= 0:
+                ns = self._ns(lane, raw)
+                if ns <= until and n <= room:
+                    n = self._put(lane, n, ns, body, size, pick)
+                    continue
                 self.head_pick[lane] = pick
                 self.head_at[lane] = body
                 self.head_len[lane] = size
-                self.head_ns[lane] = self._ns(lane, raw)
+                self.head_ns[lane] = ns
                 kind = RECORD
                 break
         self.pos[lane] = pos
@@ -535,7 +550,7 @@ class Walker:
         self.raw[lane] = raw
         self.last_raw[lane] = seen
         self.head_kind[lane] = kind
-        return kind
+        return n
 
     def _open_page(self, lane: int) -> int:
         # Returns NOTHING at the end of the window, GAP when records are missing before the page, else RECORD.
@@ -647,6 +662,9 @@ class Walker:
         return stamp
 
     def _ns(self, lane: int, raw: int) -> int:
+        return raw + self.offset if self.counts_ns else self._converted(lane, raw)
+
+    def _converted(self, lane: int, raw: int) -> int:
         if self.piece_upto[lane] > self.piece_from[lane]:
             raw = self._shifted(lane, raw)
         if self.mult == 0:
@@ -693,37 +711,33 @@ class Walker:
 
     def _integer(self, at: int, size: int, field: int) -> int:
         # A field as 64 bits; 0 where the record is too short for it.
-        if self.field_end[field] > size:
-            self.short_records += self.field_due[field] > size
+        if self.fields[field + END] > size:
+            self.short_records += self.fields[field + DUE] > size
             return 0
-        high = self.field_high[field]
+        high = self.fields[field + HIGH]
         if high == ODD:
             return self._odd_integer(at, field)
-        value = self._u32(at + self.field_low[field]) >> self.field_shift[field] & self.field_mask[field]
-        value = (value ^ self.field_sign[field]) - self.field_sign[field]
-        if high >= 0:
-            value += ((self._u32(at + high) ^ SIGN) - SIGN) * WORD
-        return value
+        value = self._word((at >> 2) + self.fields[field + LOW]) | self._word((at >> 2) + high) << 32
+        value = value >> self.fields[field + SHIFT] & self.fields[field + MASK]
+        return (value ^ self.fields[field + SIGNED]) - self.fields[field + SIGNED]
 
     def _odd_integer(self, at: int, field: int) -> int:
-        # A field of a packed structure that crosses a word, byte by byte.
-        at += self.field_low[field]
-        width = self.field_end[field] - self.field_low[field]
+        # A field of a packed structure that crosses three words, byte by byte.
+        at += self.fields[field + LOW]
         value = 0
-        for i in range(width):
-            place = width - 1 - i if self.big else i
-            if i == 7:
-                value += ((self.data[at + place] ^ 0x80) - 0x80) * (WORD << 24)
-            else:
-                value += self.data[at + place] * (LONG_ONE << (8 * i))
-        return (value & self.field_mask[field] ^ self.field_sign[field]) - self.field_sign[field]
+        for i in range(8):
+            value = value << 8 | self.data[at + (i if self.big else 7 - i)]
+        return (value ^ self.fields[field + SIGNED]) - self.fields[field + SIGNED]
 
     def _u16(self, at: int) -> int:
         # The first half of a word.
         return self._u32(at) >> 16 if self.big else self._u32(at) & 0xFFFF
 
     def _u32(self, at: int) -> int:
-        word = self.words[at >> 2]
+        return self._word(at >> 2)
+
+    def _word(self, i: int) -> int:
+        word = self.words[i]
         if self.swap:
             word = word >> 24 | word >> 8 & 0xFF00 | (word & 0xFF00) << 8 | (word & 0xFF) << 24
         return word
