@@ -47,7 +47,7 @@ def _dtype(name: str) -> type[pl.DataType]:
     return pl.Int32 if name in NARROW or name == "kind" else pl.Int64
 
 
-def _frame(kind: int, columns: dict[str, bytes]) -> pl.DataFrame:
+def _frame(kind: int, columns: dict[str, memoryview]) -> pl.DataFrame:
     arrays = []
     for name, column in columns.items():
         dtype = pa.int32() if name in NARROW else pa.int64()

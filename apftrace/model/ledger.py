@@ -8,6 +8,7 @@ what is full is moved out whole.
 from __future__ import annotations
 
 from array import array
+from mmap import MAP_ANONYMOUS, MAP_PRIVATE, PAGESIZE, mmap
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -24,6 +25,40 @@ NARROW = frozenset({"cpu", "tid", "entries", "virqs", "hlts", "hog", "first", "v
 _SEQ, _TS, _CPU, _TID, _A, _B, _C, _READ = range(8)
 _ROOM = 4096
 _MOST = 16
+
+
+def anonymous(size: int) -> mmap:
+    """Return pages of this process alone."""
+    # What is shared cannot grow in place: the pages behind it would be nobody's.
+    return mmap(-1, size, flags=MAP_PRIVATE | MAP_ANONYMOUS)
+
+
+class Column:
+    """Bytes of one column, which grow without being copied where the system can move pages."""
+
+    def __init__(self) -> None:
+        self._size = 0
+        self._room = anonymous(PAGESIZE)
+
+    def add(self, piece: memoryview) -> None:
+        """Put bytes behind those that are there."""
+        end = self._size + len(piece)
+        if end > len(self._room):
+            self._grow(2 * end)
+        self._room[self._size : end] = piece
+        self._size = end
+
+    def _grow(self, room: int) -> None:
+        try:
+            self._room.resize(room)
+        except SystemError:  # a system without mremap
+            larger = anonymous(room)
+            larger[: self._size] = self._room[: self._size]
+            self._room = larger
+
+    def view(self) -> memoryview:
+        """Return all of them, in place."""
+        return memoryview(self._room)[: self._size]
 
 
 class Ledger:
@@ -54,8 +89,8 @@ class Ledger:
             room += (_READ + len(fields)) * _ROOM
         self.rows = memoryview(array("q", bytes(8 * room)))
         self.narrow = memoryview(array("i", bytes(4 * _ROOM)))
-        self._moved: dict[int, dict[str, list[bytes]]] = {
-            kind: {name: [] for name in (*EVENT, *fields)} for kind, fields in reads.items()
+        self._moved: dict[int, dict[str, Column]] = {
+            kind: {name: Column() for name in (*EVENT, *fields)} for kind, fields in reads.items()
         }
 
     def put(self, kind: int, ts: int, cpu: int, base: int, a: int, b: int, c: int) -> int:
@@ -88,9 +123,9 @@ class Ledger:
         for name in columns:
             if name in NARROW:
                 self._narrow(at, n)
-                columns[name].append(bytes(memoryview(self.narrow)[:n]))
+                columns[name].add(memoryview(self.narrow)[:n].cast("B"))
             else:
-                columns[name].append(bytes(memoryview(self.rows)[at : at + n]))
+                columns[name].add(memoryview(self.rows)[at : at + n].cast("B"))
             at += _ROOM
         self.count[kind] = 0
 
@@ -98,11 +133,10 @@ class Ledger:
         for i in range(n):
             self.narrow[i] = self.rows[at + i]
 
-    def take(self, kind: int) -> dict[str, bytes]:
+    def take(self, kind: int) -> dict[str, memoryview]:
         """Return the columns of a kind, EVENT and then its reading, in the form of this machine, and forget them."""
         self._move_out(kind)
-        moved = self._moved.pop(kind)
-        return {name: b"".join(moved.pop(name)) for name in tuple(moved)}
+        return {name: column.view() for name, column in self._moved.pop(kind).items()}
 
     def kinds(self) -> list[int]:
         """Return every kind."""

@@ -57,3 +57,10 @@ def waiting_engine(request: pytest.FixtureRequest) -> ModuleType:
     """Run a test with the compiled and with the interpreted waiting lives."""
     compiled()
     return waiting if request.param == "compiled" else _FRESH[waiting.__name__]
+
+
+@pytest.fixture(params=["compiled", "interpreted"])
+def ledger_engine(request: pytest.FixtureRequest) -> ModuleType:
+    """Run a test with the compiled and with the interpreted ledger."""
+    compiled()
+    return ledger if request.param == "compiled" else _FRESH[ledger.__name__]
