@@ -38,37 +38,48 @@ def account(
 ) -> pl.DataFrame:
     """Return the table ``accounting``: a row per vCPU thread, then the total."""
     became = pl.col("became")
-    parts = [
-        _count(_all_tries(lives, tries), name="try", where=pl.lit(value=True)),
-        _count(tries, name="repeated", where=pl.col("kind") == tp.REPEATED),
-        _count(tries, name="refused", where=became == "refused"),
-        _count(tries, name="cut", where=became == "cut"),
-        _count(
-            tries, name="headless_repeated", where=became.is_null() & pl.col("at_head") & ~pl.col("after_try")
+    parts = (
+        _counts(
+            tries,
+            {
+                "try_alone": (pl.col("kind") == tp.TRY) | pl.col("after_try"),
+                "repeated": pl.col("kind") == tp.REPEATED,
+                "refused": became == "refused",
+                "cut": became == "cut",
+                "headless_repeated": became.is_null() & pl.col("at_head") & ~pl.col("after_try"),
+            },
         ),
-        _count(lives, name="headless", where=pl.col("headless")),
-        _count(lives, name="not_present", where=pl.lit(value=True)),
-        _count(readies, name="ready", where=~pl.col("broadcast")),
-        _count(readies, name="wake_all", where=pl.col("broadcast")),
-        _count(readies, name="left_truncated", where=pl.col("answer") == "truncated"),
-        _count(readies, name="stray", where=pl.col("answer").is_in(_STRAY)),
-        _count(
+        _counts(
             lives,
-            name="repaired",
-            where=pl.col("ready").is_null() & pl.col("repaired").is_not_null(),
+            {
+                "try_of_life": pl.col("try").is_not_null(),
+                "headless": pl.col("headless"),
+                "not_present": pl.col("not_present").is_not_null(),
+                "repaired": pl.col("ready").is_null() & pl.col("repaired").is_not_null(),
+                "lost_told": (pl.col("outcome") == "lost") & pl.col("ready").is_not_null(),
+                **{name: pl.col("outcome").is_in(outcomes) for name, outcomes in _OUTCOMES.items()},
+            },
         ),
-        _count(delivered, name="delivered", where=pl.col("implied").is_null()),
-        _count(acks, name="acks", where=pl.lit(value=True)),
-        _count(lives, name="lost_told", where=(pl.col("outcome") == "lost") & pl.col("ready").is_not_null()),
-        *(
-            _count(lives, name=name, where=pl.col("outcome").is_in(outcomes))
-            for name, outcomes in _OUTCOMES.items()
+        _counts(
+            readies,
+            {
+                "ready": ~pl.col("broadcast"),
+                "wake_all": pl.col("broadcast"),
+                "left_truncated": pl.col("answer") == "truncated",
+                "stray": pl.col("answer").is_in(_STRAY),
+            },
         ),
-    ]
+        _counts(delivered, {"delivered": pl.col("implied").is_null()}),
+        _counts(acks, {"acks": pl.col("seq").is_not_null()}),
+    )
     table = threads.select("tid", "vm", "vcpu", pl.lit(rec.machine).alias("machine"))
     for part in parts:
         table = table.join(part, on="tid", how="left", maintain_order="left")
-    table = table.with_columns(pl.col(c).fill_null(0).cast(pl.Int64) for c in _COUNTS)
+    # The try of a life or of a repeated fault has no row of its own.
+    tried = pl.col("try_alone").fill_null(0) + pl.col("try_of_life").fill_null(0)
+    table = table.with_columns(tried.alias("try")).select(
+        "tid", "vm", "vcpu", "machine", *(pl.col(c).fill_null(0).cast(pl.Int64) for c in _COUNTS)
+    )
     total = table.select(
         pl.lit(None, pl.Int32).alias("tid"),
         pl.lit(None, pl.String).alias("vm"),
@@ -85,16 +96,11 @@ def account(
     )
 
 
-def _all_tries(lives: pl.DataFrame, tries: pl.DataFrame) -> pl.DataFrame:
-    """Return tid of every try: that of a life or a repeated fault has no row of its own."""
-    own = (pl.col("kind") == tp.TRY) | pl.col("after_try")
-    return pl.concat(
-        [lives.filter(pl.col("try").is_not_null()).select("tid"), tries.filter(own).select("tid")]
+def _counts(frame: pl.DataFrame, chosen: dict[str, pl.Expr]) -> pl.DataFrame:
+    """Return per tid how many rows each expression chooses."""
+    return frame.group_by("tid").agg(
+        where.fill_null(value=False).cast(pl.UInt32).sum().alias(name) for name, where in chosen.items()
     )
-
-
-def _count(frame: pl.DataFrame, *, name: str, where: pl.Expr) -> pl.DataFrame:
-    return frame.filter(where).group_by("tid").agg(pl.len().alias(name))
 
 
 def _broken(rec: Recording, row: dict[str, int | None], n_vcpus: int) -> list[str]:

@@ -60,30 +60,29 @@ def completed(rec: Recording, lives: pl.DataFrame) -> pl.DataFrame:
     done = completions(rec)
     lives = _with_work(rec, lives.select("life", "tid", "gva", "ready"))
     matched = _by_work(rec, lives, done)
-    matched = pl.concat([matched, _by_sole(_rest(lives, done, matched)[1], matched)])
-    waiting, left = _rest(lives, done, matched)
+    done = _with_sole(_rest(done, matched), matched)
+    rows = attach(lives, pl.concat([matched, _result(done.filter(pl.col("life").is_not_null()))]))
+    waiting, left = rows.filter(pl.col("completed").is_null()), done.filter(pl.col("life").is_null())
     if waiting.height and left.height:
-        bases = {
-            tid: set(group["base"])
-            for (tid,), group in bases_of_threads(attach(lives, matched)).group_by("tid")
-        }
-        matched = pl.concat([matched, _by_page(waiting, left, bases)])
-    return attach(lives, matched).drop("tid", "gva", "ready")
+        bases = {tid: set(group["base"]) for (tid,), group in bases_of_threads(rows).group_by("tid")}
+        found = attach(rows.select("life"), _by_page(waiting, left, bases))
+        rows = rows.with_columns(
+            pl.coalesce(c, found[c]).alias(c) for c in ("completed", "completed_seq", "hva", "worker")
+        )
+    return rows.drop("tid", "gva", "ready")
 
 
-def _rest(
-    lives: pl.DataFrame, done: pl.DataFrame, matched: pl.DataFrame
-) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Return the lives and the completed rows that have no partner yet."""
+def _rest(done: pl.DataFrame, matched: pl.DataFrame) -> pl.DataFrame:
+    """Return the completed rows that have no partner yet."""
     if not matched.height:
-        return lives, done
-    return (
-        lives.select("life", "tid", "gva", "ready").join(
-            matched.select("life"), on="life", how="anti", maintain_order="left"
-        ),
-        done.join(
-            matched.select(pl.col("completed_seq").alias("seq")), on="seq", how="anti", maintain_order="left"
-        ),
+        return done
+    return done.join(matched, left_on="seq", right_on="completed_seq", how="anti", maintain_order="left")
+
+
+def _result(done: pl.DataFrame) -> pl.DataFrame:
+    """Return completed rows with their ``life`` as what is attached to lives."""
+    return done.select("life", "completed", pl.col("seq").alias("completed_seq"), "hva", "worker").cast(
+        _RESULT  # type: ignore[arg-type]
     )
 
 
@@ -161,31 +160,26 @@ def _by_work(rec: Recording, lives: pl.DataFrame, done: pl.DataFrame) -> pl.Data
         how="inner",
         maintain_order="left",
     )
-    return (
-        found.unique("life", keep="first", maintain_order=True)
-        .select("life", "completed", pl.col("seq").alias("completed_seq"), "hva", "worker")
-        .cast(_RESULT)  # type: ignore[arg-type]
-    )
+    return _result(found.unique("life", keep="first", maintain_order=True))
 
 
-def _by_sole(done: pl.DataFrame, matched: pl.DataFrame) -> pl.DataFrame:
-    """Match each completed with the only life that waited for its page, unless the memslot is another VM's."""
-    pairs = done.filter(pl.col("sole").is_not_null()).filter(pl.col("sole").is_first_distinct())
+def _with_sole(done: pl.DataFrame, matched: pl.DataFrame) -> pl.DataFrame:
+    """Add ``life``: the only one that waited for the page, unless it has its completed or the memslot is another VM's."""
+    own = pl.col("sole").is_not_null() & pl.col("sole").is_first_distinct()
     if matched.height:
-        pairs = pairs.filter(~pl.col("sole").is_in(matched["life"].implode()))
+        own &= ~pl.col("sole").is_in(matched["life"].implode())
+    done = done.with_columns(pl.when(own).then("sole").alias("life"))
     # A life whose not_present was lost may be completed while another VM waits for an equal gva.
-    seen = pairs.group_by("tid", "base").agg(pl.len().alias("n"))
+    seen = done.filter(pl.col("life").is_not_null()).group_by("tid", "base").agg(pl.len().alias("n"))
     seen = seen.with_columns(
         pl.col("n").sum().over("tid").alias("of_tid"), pl.col("n").max().over("base").alias("best")
     )
     foreign = seen.filter((pl.col("n") * _OWN_SHARE < pl.col("of_tid")) & (pl.col("n") < pl.col("best")))
-    if foreign.height:
-        pairs = pairs.join(
-            foreign.select("tid", "base"), on=["tid", "base"], how="anti", maintain_order="left"
-        )
-    return pairs.select(
-        pl.col("sole").alias("life"), "completed", pl.col("seq").alias("completed_seq"), "hva", "worker"
-    ).cast(_RESULT)  # type: ignore[arg-type]
+    if not foreign.height:
+        return done
+    elsewhere = foreign.select("tid", "base", pl.lit(value=True).alias("foreign"))
+    done = done.join(elsewhere, on=["tid", "base"], how="left", maintain_order="left")
+    return done.with_columns(pl.when(pl.col("foreign").is_null()).then("life").alias("life")).drop("foreign")
 
 
 def _by_page(lives: pl.DataFrame, done: pl.DataFrame, bases: dict[object, set[int]]) -> pl.DataFrame:
@@ -214,13 +208,8 @@ def _by_page(lives: pl.DataFrame, done: pl.DataFrame, bases: dict[object, set[in
         if chosen is not None:
             waiting.remove(chosen)
             found.append((chosen[0], seq))
-    pairs = pl.DataFrame(found, schema={"life": pl.Int64, "completed_seq": pl.Int64}, orient="row")
-    facts = done.select(pl.col("seq").alias("completed_seq"), "completed", "hva", "worker")
-    return (
-        pairs.join(facts, on="completed_seq", how="inner", maintain_order="left")
-        .select(list(_RESULT))
-        .cast(_RESULT)  # type: ignore[arg-type]
-    )
+    pairs = pl.DataFrame(found, schema={"life": pl.Int64, "seq": pl.Int64}, orient="row")
+    return _result(pairs.join(done.drop("life"), on="seq", how="inner", maintain_order="left"))
 
 
 def _choose(
