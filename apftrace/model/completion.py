@@ -164,7 +164,7 @@ def _by_work(rec: Recording, lives: pl.DataFrame, done: pl.DataFrame) -> pl.Data
 
 
 def _with_sole(done: pl.DataFrame, matched: pl.DataFrame) -> pl.DataFrame:
-    """Add ``life``: the only one that waited for the page, unless it has its completed or the memslot is another VM's."""
+    """Add ``life``: the only one that waited for the page, unless it has a completed or the memslot is another VM's."""
     own = pl.col("sole").is_not_null() & pl.col("sole").is_first_distinct()
     if matched.height:
         own &= ~pl.col("sole").is_in(matched["life"].implode())

@@ -23,7 +23,7 @@ from apftrace.model import (
     vms,
 )
 from apftrace.model import tracepoints as tp
-from apftrace.model.frames import attach, by_thread
+from apftrace.model.frames import attach, by_thread, firsts
 from apftrace.model.loss import overlaps_blind
 
 if TYPE_CHECKING:
@@ -183,6 +183,5 @@ def _delivered(
 
 def _with_delivery(rows: pl.DataFrame, delivered: pl.DataFrame) -> pl.DataFrame:
     """Add accepted, injected and acked to the lives."""
-    facts = delivered.filter(pl.col("life").is_not_null() & pl.col("life").is_first_distinct())
-    carried = facts.select("life", "vec", "accepted", "injected", "acked", "acc_seq", "inj_seq", "ack_seq")
-    return attach(rows, carried)
+    facts = delivered.select("life", "vec", "accepted", "injected", "acked", "acc_seq", "inj_seq", "ack_seq")
+    return attach(rows, firsts(facts, "life"))

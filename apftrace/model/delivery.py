@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from apftrace.model import tracepoints as tp
+from apftrace.model.frames import attach, firsts, of_lives
 from apftrace.model.readings import READINGS
 from apftrace.model.skew import acks_across_cpus
 
@@ -56,7 +57,7 @@ def acks(rec: Recording) -> pl.DataFrame:
     # Where several events share a stamp only their order tells which ACK is whose.
     timed = rec.has(tp.EXIT) and rec.measures_time
     exit_ts = pl.col("exit_ts") if timed else pl.lit(None, pl.Int64)
-    return (
+    rows = (
         rec.kind(tp.MSR)
         .filter((pl.col("a") == 1) & (pl.col("b") == tp.MSR_ACK))
         .select(
@@ -67,9 +68,13 @@ def acks(rec: Recording) -> pl.DataFrame:
             pl.when(exit_ts >= rec.first_ns).then(exit_ts).alias("acked"),
             *reading(tp.MSR, "ack"),
         )
-        # One exit carries one write: a second row of it, before any entry, is the same record kept twice.
-        .filter(pl.struct("tid", "ack_entries", pl.coalesce("acked", "ts")).is_first_distinct())
     )
+    instant = pl.coalesce("acked", "ts")
+    in_order = rows.select(instant.alias("at").sort())
+    if not in_order.select((pl.col("at") == pl.col("at").shift(1)).any()).item():
+        return rows
+    # One exit carries one write: a second row of it, before any entry, is the same record kept twice.
+    return rows.filter(pl.struct("tid", "ack_entries", instant).is_first_distinct())
 
 
 @dataclass(frozen=True)
@@ -137,12 +142,8 @@ def deliveries(rec: Recording, paired: pl.DataFrame, lives: pl.DataFrame, vector
     known = vectors.known(pl.col("tid"), pl.col("vec"))
     after = took.filter("after_ready").select("of", pl.col("ts").alias("accepted"), "vec", pl.col("^acc_.*$"))
     traced = paired.join(after, left_on="seq", right_on="of", how="left", maintain_order="left")
-    hints = lives.select(
-        "life",
-        pl.col("pf_injected").is_not_null().alias("told"),
-        (pl.col("kind_hint") == "halt").alias("halt"),
-    )
-    traced = traced.join(hints, on="life", how="left", maintain_order="left")
+    told = pl.col("pf_injected").is_not_null()
+    traced = of_lives(traced, lives, told=told, halt=pl.col("kind_hint") == "halt")
     due = pl.col("broadcast") | pl.col("told").fill_null(value=False)
     if rec.has(tp.ACCEPT):
         # After a halt-form ready the next event may be any interrupt's accept; a strange vector is the
@@ -248,12 +249,12 @@ def with_ack(delivered: pl.DataFrame, ack_rows: pl.DataFrame) -> tuple[pl.DataFr
         )
     extra = pl.col("delivery").is_null() | ~pl.col("delivery").is_first_distinct()
     matched = acks_across_cpus(delivered, matched.with_columns(extra.alias("extra")))
-    firsts = matched.filter(pl.col("delivery").is_not_null() & ~pl.col("extra")).select(
+    own = matched.filter(pl.col("delivery").is_not_null() & ~pl.col("extra")).select(
         pl.col("delivery").alias("seq"),
         pl.coalesce("acked", "ts").alias("acked"),
         pl.col("^ack_.*$"),
     )
-    found = delivered.join(firsts, on="seq", how="left", maintain_order="left")
+    found = attach(delivered, own, "seq")
     # Never before its ready, whatever the clocks of two CPUs say.
     late = pl.when(pl.col("acked").is_not_null()).then(pl.max_horizontal("acked", "start"))
     return found.with_columns(late.alias("acked")), matched
@@ -301,12 +302,9 @@ def with_virq(rec: Recording, delivered: pl.DataFrame, vectors: Vectors) -> pl.D
         by="tid",
         strategy="backward",
         check_sortedness=False,
-    ).filter(
-        pl.col("delivery").is_not_null()
-        & (pl.col("acked").is_null() | (pl.col("injected") <= pl.col("acked")))
-    )
-    firsts = hit.filter(pl.col("delivery").is_first_distinct()).drop("seq", "tid", "acked")
-    return delivered.join(firsts, left_on="seq", right_on="delivery", how="left", maintain_order="left")
+    ).filter(pl.col("acked").is_null() | (pl.col("injected") <= pl.col("acked")))
+    own = firsts(hit.drop("seq", "tid", "acked"), "delivery").rename({"delivery": "seq"})
+    return attach(delivered, own, "seq")
 
 
 def imply_from_acks(delivered: pl.DataFrame, matched_acks: pl.DataFrame) -> pl.DataFrame:

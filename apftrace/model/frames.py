@@ -1,21 +1,44 @@
-"""The one way in which columns come to the lives: beside them, without copying what is there; and outcomes turned."""
+"""The ways in which columns come to the lives: beside them, without copying what is there; and outcomes turned."""
 
 from __future__ import annotations
 
 import polars as pl
 
 
-def attach(lives: pl.DataFrame, piece: pl.DataFrame) -> pl.DataFrame:
-    """Return ``lives`` with the columns of ``piece``, matched by ``life``; null where it has no row.
+def attach(lives: pl.DataFrame, piece: pl.DataFrame, key: str = "life") -> pl.DataFrame:
+    """Return ``lives`` with the columns of ``piece``, matched by ``key``; null where it has no row.
 
-    Only ``life`` goes through the join, for the lives are wide, and in order on both sides, which polars then merges.
+    Only the key goes through the join, for the lives are wide, and in order on both sides, which polars then merges.
 
     Args:
-        lives: has a unique column ``life``.
-        piece: has ``life``, unique, and new columns.
+        lives: has a unique column ``key``, in order.
+        piece: has ``key``, unique, and new columns.
+        key: column of both.
     """
-    found = lives.select("life").join(piece.sort("life"), on="life", how="left", maintain_order="left")
-    return _hung(lives, found.drop("life"))
+    found = lives.select(key).join(piece.sort(key), on=key, how="left", maintain_order="left")
+    return _hung(lives, found.drop(key))
+
+
+def firsts(rows: pl.DataFrame, key: str) -> pl.DataFrame:
+    """Return the first row of each ``key``, in the order of the keys; null is none."""
+    rows = rows.filter(pl.col(key).is_not_null()).sort(key, maintain_order=True)
+    return rows.filter(pl.col(key).ne_missing(pl.col(key).shift(1)))
+
+
+def of_lives(rows: pl.DataFrame, lives: pl.DataFrame, **columns: pl.Expr) -> pl.DataFrame:
+    """Return ``rows`` with expressions over the lives that their column ``life`` names; null where it names none.
+
+    Args:
+        rows: has ``life``, in any order.
+        lives: has ``life``, unique and in order.
+        columns: by name.
+    """
+    at = lives["life"].set_sorted().search_sorted(rows["life"])
+    there = rows["life"].is_not_null() & (at < lives.height)
+    at = pl.select(pl.when(there).then(at)).to_series()
+    found = lives.select("life", **columns).select(pl.all().gather(at))
+    meant = found["life"] == rows["life"]
+    return rows.hstack(found.select(pl.when(meant).then(c).alias(c) for c in columns))
 
 
 def by_thread(lives: pl.DataFrame, piece: pl.DataFrame) -> pl.DataFrame:

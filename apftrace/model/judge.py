@@ -72,15 +72,16 @@ def _frame(case: Case, stated: list[tuple[str, list[Finding]]]) -> pl.DataFrame:
     if not numbered:
         return FINDINGS.empty()
     numbered.sort(key=lambda one: _SEVERITY_ORDER[one[2]["severity"]])
+    in_order = [f for _, _, f in numbered]
     columns = {
         "id": [f"{rule}-{n}" for rule, n, _ in numbered],
         "rule": [rule for rule, _, _ in numbered],
         "evidence": _evidence(case, numbered),
-        **{name: [f.get(name, []) for _, _, f in numbered] for name in ("ruled_out", "not_ruled_out")},
+        **{name: [f.get(name, ()) for f in in_order] for name in ("ruled_out", "not_ruled_out")},
     }
     made = {
         f.name: pa.array(
-            columns.get(f.name) or [finding.get(f.name) for _, _, finding in numbered],
+            columns.get(f.name) or [finding.get(f.name) for finding in in_order],
             pa.int64() if f.name in _UNSIGNED else f.type,
         )
         for f in FINDINGS.arrow()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from apftrace.model import tracepoints as tp
-from apftrace.model.frames import attach
+from apftrace.model.frames import attach, firsts
 from apftrace.model.readings import NEVER
 
 if TYPE_CHECKING:
@@ -248,9 +248,8 @@ def with_told(rec: Recording, lives: pl.DataFrame) -> pl.DataFrame:
         rec.kind(tp.INJ_EXCEPTION)
         .filter((pl.col("a") == tp.PF_VECTOR) & (pl.col("c") == 0) & (pl.col("told") >= 0))
         .select(pl.col("told").alias("life"), pl.col("ts").alias("pf_injected"))
-        .filter(pl.col("life").is_first_distinct())
     )
-    return attach(lives, told)
+    return attach(lives, firsts(told, "life"))
 
 
 def with_hint(rec: Recording, lives: pl.DataFrame) -> pl.DataFrame:

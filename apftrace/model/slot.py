@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import polars as pl
 
 from apftrace.model.frames import attach
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 def busy_spans(delivered: pl.DataFrame, last_ns: int) -> pl.DataFrame:
@@ -40,19 +45,25 @@ def blockers(lives: pl.DataFrame, spans: pl.DataFrame) -> pl.DataFrame:
     the last one before ``ready``.
     """
     waits = lives.filter(pl.col("completed").is_not_null() & pl.col("ready").is_not_null())
-    waits = with_busy(
-        waits.select("life", "tid", "completed", "ready"), spans, "completed", "ready", "slot_busy"
-    )
-    busy = waits.filter(pl.col("slot_busy") > 0)
+    waits = waits.select("life", "tid", "completed", "ready")
+    held = [_held(part, own) for part, own in _with_spans(waits, spans)]
+    return pl.concat(held) if held else _held(waits, spans)
+
+
+def _held(waits: pl.DataFrame, spans: pl.DataFrame) -> pl.DataFrame:
+    """Return what held up the lives of one thread, given its spans."""
+    busy = _busy_until(waits["ready"], spans) - _busy_until(waits["completed"], spans)
+    waits = waits.with_columns(busy.clip(lower_bound=0).alias("slot_busy"))
+    names = {"start": "held_from", "stop": "held_to", "token": "holder", "life": "holder_life"}
+    chosen = waits.filter(pl.col("slot_busy") > 0)
     for instant, prefix in (("completed", "h0"), ("ready", "h1")):
-        at = _span_before(busy, spans, instant, exact=False)
-        names = {"start": "held_from", "stop": "held_to", "token": "holder", "life": "holder_life"}
-        busy = busy.hstack(
+        at = _span_before(chosen[instant], spans, exact=False)
+        chosen = chosen.hstack(
             spans.select(pl.col(c).gather(at).alias(f"{prefix}_{n}") for c, n in names.items())
         )
     overlap = {p: _overlap(p) for p in ("h0", "h1")}
     first = overlap["h0"] >= overlap["h1"]
-    held = busy.filter(pl.max_horizontal(overlap["h0"], overlap["h1"]) > 0).select(
+    held = chosen.filter(pl.max_horizontal(overlap["h0"], overlap["h1"]) > 0).select(
         "life",
         pl.when(first).then("h0_holder").otherwise("h1_holder").alias("blocker"),
         pl.when(first).then("h0_holder_life").otherwise("h1_holder_life").alias("blocker_life"),
@@ -67,40 +78,32 @@ def _overlap(prefix: str) -> pl.Expr:
 
 
 def with_busy(frame: pl.DataFrame, spans: pl.DataFrame, since: str, until: str, name: str) -> pl.DataFrame:
-    """Add ``name``: ns between two instants for which the slot of the row's ``tid`` was taken."""
-    until_then = _busy_until(frame, spans, until) - _busy_until(frame, spans, since)
-    return frame.with_columns(until_then.clip(lower_bound=0).alias(name))
+    """Add ``name``: ns between two instants for which the slot of the row's ``tid`` was taken; rows go by thread."""
+    parts = [
+        part.with_columns(
+            (_busy_until(part[until], own) - _busy_until(part[since], own)).clip(lower_bound=0).alias(name)
+        )
+        for part, own in _with_spans(frame, spans)
+    ]
+    return pl.concat(parts) if parts else frame.with_columns(pl.lit(None, pl.Int64).alias(name))
 
 
-def _busy_until(frame: pl.DataFrame, spans: pl.DataFrame, instant: str) -> pl.Series:
-    """Return per row for how long its thread's slot had been taken, all in all, up to an instant."""
-    at = _span_before(frame, spans, instant, exact=True)
-    held = spans.select(pl.col("start", "busy", "busy_sum").gather(at)).hstack([frame[instant].alias("at")])
+def _with_spans(frame: pl.DataFrame, spans: pl.DataFrame) -> Iterator[tuple[pl.DataFrame, pl.DataFrame]]:
+    """Yield the rows of each thread, in their order, with the spans of its slot."""
+    own = {part["tid"][0]: part for part in spans.partition_by("tid", maintain_order=True)}
+    for part in frame.partition_by("tid", maintain_order=True):
+        yield part, own.get(part["tid"][0], spans.clear())
+
+
+def _busy_until(instants: pl.Series, spans: pl.DataFrame) -> pl.Series:
+    """Return per instant for how long a thread's slot had been taken, all in all, up to then."""
+    at = _span_before(instants, spans, exact=True)
+    held = spans.select(pl.col("start", "busy", "busy_sum").gather(at)).hstack([instants.alias("at")])
     in_span = pl.min_horizontal("busy", pl.col("at") - pl.col("start"))
     return held.select((pl.col("busy_sum") + in_span).fill_null(0)).to_series()
 
 
-def _span_before(frame: pl.DataFrame, spans: pl.DataFrame, instant: str, *, exact: bool) -> pl.Series:
-    """Return per row the last span of its thread that starts before an instant, or at it; null when there is none."""
-    first: dict[int, tuple[int, pl.Series]] = {}
-    row = 0
-    for part in spans.select("tid", "start").partition_by("tid", maintain_order=True):
-        first[part["tid"][0]] = (row, part["start"].set_sorted())
-        row += part.height
-    found = []
-    wanted = frame.select(
-        pl.int_range(pl.len(), dtype=pl.UInt32).alias("row"), "tid", pl.col(instant).alias("at")
-    )
-    for part in wanted.partition_by("tid"):
-        offset, starts = first.get(part["tid"][0], (0, None))
-        if starts is None:
-            continue
-        n = starts.search_sorted(part["at"], side="right" if exact else "left").cast(pl.Int64)
-        at = pl.select(pl.when((n > 0) & part["at"].is_not_null()).then(n - 1 + offset)).to_series()
-        found.append(part.select("row", at.cast(pl.UInt32).alias("span")))
-    if not found:
-        return pl.Series("span", [None] * frame.height, pl.UInt32)
-    spread = pl.concat(found)
-    if spread.height == frame.height:
-        return spread.sort("row")["span"]
-    return wanted.select("row").join(spread, on="row", how="left", maintain_order="left")["span"]
+def _span_before(instants: pl.Series, spans: pl.DataFrame, *, exact: bool) -> pl.Series:
+    """Return per instant the last span that starts before it, or at it; null when there is none."""
+    n = spans["start"].set_sorted().search_sorted(instants, side="right" if exact else "left").cast(pl.Int64)
+    return pl.select(pl.when((n > 0) & instants.is_not_null()).then(n - 1)).to_series().cast(pl.UInt32)

@@ -78,6 +78,8 @@ def _late_wakeup(case: Case) -> Iterable[Finding]:
         pl.col("life").is_in(late["blocker_life"].drop_nulls().unique().implode())
     )
     by_life = {r["life"]: r for r in rows(with_spent(case.rec, longer_half(holders)))}
+    said = {p: f"{_SPAN[p]}; late after {duration(case, case.late_after[p])})" for p in _phases(case)}
+    unsettled = {p: _unsettled(case, p) for p in said}
     for life in rows(late):
         phase = life["phase"]
         if phase in GUEST_PHASES:
@@ -92,11 +94,10 @@ def _late_wakeup(case: Case) -> Iterable[Finding]:
             cause=cause,
             blocker=blocker,
             message=(
-                f"token {hexed(life['token'])}: {_LABEL[phase]}, {duration(case, life[phase])} "
-                f"{_SPAN[phase]}; late after {duration(case, case.late_after[phase])})"
+                f"token {hexed(life['token'])}: {_LABEL[phase]}, {duration(case, life[phase])} {said[phase]}"
             ),
             ruled_out=["lost: it was answered"],
-            not_ruled_out=_unsettled(case, life, phase),
+            not_ruled_out=unsettled[phase] if not _device_seen(case, life, phase) else unsettled[phase][1:],
         )
         if phase in GUEST_PHASES:
             found["end"] = life["retry"] if life["retry"] is not None else life["running"]
@@ -115,10 +116,15 @@ def _phases(case: Case) -> tuple[str, ...]:
     return tuple(p for p in there if (p != "p12" if split else p not in ("p1", "p2")))
 
 
-def _unsettled(case: Case, life: Row, phase: str) -> list[str]:
-    out = []
+def _device_seen(case: Case, life: Row, phase: str) -> bool:
     did = case.close.get((life["life"], phase))
-    if phase in ("p2", "p12") and (did is None or did.device is None):
+    return phase in ("p2", "p12") and did is not None and did.device is not None
+
+
+def _unsettled(case: Case, phase: str) -> list[str]:
+    """Return what a late phase may still be due to; the device first, where its requests would tell."""
+    out = []
+    if phase in ("p2", "p12"):
         out.append("device or queue: record block:block_rq_issue and block:block_rq_complete")
     if phase == "p4":
         out.append("a higher task priority in the guest (TPR), which holds the interrupt back as IF=0 does")
