@@ -49,9 +49,9 @@ def completions(rec: Recording) -> pl.DataFrame:
 
 
 def completed(rec: Recording, lives: pl.DataFrame) -> pl.DataFrame:
-    """Return what was done for each life: life, completed, completed_seq, hva, worker, work, queued, started, finished.
+    """Return what was done for each life, in the order of the lives.
 
-    The last four come from workqueue events.
+    Columns: completed, completed_seq, hva, worker, and from workqueue events work, queued, started, finished.
 
     Args:
         rec: the recording.
@@ -69,7 +69,7 @@ def completed(rec: Recording, lives: pl.DataFrame) -> pl.DataFrame:
         rows = rows.with_columns(
             pl.coalesce(c, found[c]).alias(c) for c in ("completed", "completed_seq", "hva", "worker")
         )
-    return rows.drop("tid", "gva", "ready")
+    return rows.drop("life", "tid", "gva", "ready")
 
 
 def _rest(done: pl.DataFrame, matched: pl.DataFrame) -> pl.DataFrame:

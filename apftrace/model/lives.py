@@ -222,9 +222,10 @@ def tries(rec: Recording) -> pl.DataFrame:
 def with_repeated(lives: pl.DataFrame, tries: pl.DataFrame) -> pl.DataFrame:
     """Add ``repeated``: hits of repeated_fault on the life's gfn and thread while it was open."""
     hits = tries.filter(pl.col("kind") == tp.REPEATED).select("seq", "tid", "gfn")
+    meant = lives.filter(pl.col("gfn").is_in(hits["gfn"].unique().implode()))
     counted = (
         hits.join_asof(
-            lives.select("life", "tid", "gfn", pl.col("life").alias("seq")),
+            meant.select("life", "tid", "gfn", pl.col("life").alias("seq")),
             on="seq",
             by=["tid", "gfn"],
             strategy="backward",
