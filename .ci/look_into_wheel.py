@@ -7,8 +7,11 @@ import zipfile
 
 PACKAGES = {"apftrace", "apftrace_parsers", "apftrace_reports"}
 COMPILED = (
-    "apftrace_parsers/subbuf",
     "apftrace_parsers/gather",
+    "apftrace_parsers/lanes",
+    "apftrace_parsers/rowwriter",
+    "apftrace_parsers/stamps",
+    "apftrace_parsers/subbuf",
     "apftrace/model/asleep",
     "apftrace/model/ledger",
     "apftrace/model/odometer",

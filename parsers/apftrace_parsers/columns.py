@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from apftrace_parsers import gather, subbuf
+from apftrace_parsers import gather
 from apftrace_parsers.eventformat import Kind
+from apftrace_parsers.integers import zeros
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -28,16 +29,16 @@ class Heap:
 
     def __init__(self, run: Pass) -> None:
         self.run = run
-        self.ts = subbuf.zeros("q", HEAP_ROWS)
-        self.lane = subbuf.zeros("i", HEAP_ROWS)
-        self.pick = subbuf.zeros("i", HEAP_ROWS)
-        self.starts = subbuf.zeros("q", HEAP_ROWS)
-        self.lengths = subbuf.zeros("i", HEAP_ROWS)
+        self.ts = zeros("q", HEAP_ROWS)
+        self.lane = zeros("i", HEAP_ROWS)
+        self.pick = zeros("i", HEAP_ROWS)
+        self.starts = zeros("q", HEAP_ROWS)
+        self.lengths = zeros("i", HEAP_ROWS)
         self.n = 0
         self.short = 0
         self.astray = 0
         payloads = memoryview(bytearray(HEAP_BYTES))
-        rows = subbuf.zeros("i", HEAP_ROWS)
+        rows = zeros("i", HEAP_ROWS)
         run.walker.set_heap(payloads, (self.ts, self.lane, self.pick, self.starts, self.lengths))
         self.gatherer = gather.Gatherer(payloads, self.starts, self.lengths, rows, big=run.ring.big)
         self._cpus = memoryview(array("i", [lane.cpu for lane in run.ring.lanes]))

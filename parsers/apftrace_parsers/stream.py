@@ -52,7 +52,7 @@ def merged(run: Pass, n_picks: int) -> Iterator[pa.RecordBatch]:
     types = [field.type for field in SCHEMA]
     capacity = BATCH_ROWS + max(n_picks, 1)
     columns, n = Columns(types, capacity), 0
-    walker.set_output(columns.views)
+    walker.rows.set_output(columns.views)
     while walker.live:
         n = walker.merge(n)
         run.take_losses()
@@ -61,7 +61,7 @@ def merged(run: Pass, n_picks: int) -> Iterator[pa.RecordBatch]:
         if n >= BATCH_ROWS:
             yield pa.RecordBatch.from_arrays(columns.arrays(n), schema=SCHEMA)
             columns, n = Columns(types, capacity), 0
-            walker.set_output(columns.views)
+            walker.rows.set_output(columns.views)
     if n:
         yield pa.RecordBatch.from_arrays(columns.arrays(n), schema=SCHEMA)
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Protocol, Self
 from apftrace_parsers import subbuf
 from apftrace_parsers.base import Loss
 from apftrace_parsers.importlog import ImportLog
+from apftrace_parsers.integers import NO_NS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -153,7 +154,7 @@ class Pass:
 
     def _set_clock(self, start_ns: int | None, end_ns: int | None) -> None:
         clock = self.ring.clock
-        self.walker.set_clock(clock.mult, clock.shift, clock.offset)
+        self.walker.stamps.set_clock(clock.mult, clock.shift, clock.offset)
         pieces: list[tuple[int, ...]] = []
         spans = []
         bounds: dict[tuple[Piece, ...], Bounds] = {}
@@ -165,7 +166,7 @@ class Pass:
                 bounds[own] = clock.raw_bounds(lane.cpu, start_ns, end_ns)
             self.walker.set_bounds(i, *bounds[own])
         if pieces:
-            self.walker.set_pieces(pieces, spans)
+            self.walker.stamps.set_pieces(pieces, spans)
 
     def refill(self, lane: int) -> bool:
         """Give a lane its next window; say whether there was one."""
@@ -196,7 +197,7 @@ class Pass:
                 self.ring.lanes[lane].cpu,
                 self.ring.lanes[lane].instance,
                 None if count < 0 else count,
-                None if after == subbuf.NO_NS else after,
+                None if after == NO_NS else after,
                 before,
             )
             own = self._losses[lane]

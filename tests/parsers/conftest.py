@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from apftrace_parsers import columns, gather, stream, subbuf, walk
+from apftrace_parsers import columns, gather, lanes, rowwriter, stamps, stream, subbuf, walk
+from tests import engines
 from tests.conftest import MORE, SAMPLES
 
 if TYPE_CHECKING:
-    from types import ModuleType
+    from pathlib import Path
 
 CAPTURE_ROOTS = (SAMPLES, MORE)
 MAGIC = b"\x17\x08\x44tracing"
@@ -29,26 +28,15 @@ def _head(path: Path) -> bytes:
         return file.read(len(MAGIC))
 
 
-def interpreted(name: str) -> ModuleType:
-    """Load a module of the parsers from its source, even where a compiled one lies beside it."""
-    source = Path(walk.__file__).with_name(f"{name}.py")
-    spec = importlib.util.spec_from_file_location(f"interpreted_{name}", source)
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-INTERPRETED = {name: interpreted(name) for name in ("subbuf", "gather")}
+COMPILED = (gather, stamps, rowwriter, lanes, subbuf)
+INTERPRETED = engines.interpreted(COMPILED)
 
 
 @pytest.fixture(params=["compiled", "interpreted"])
 def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Run a test with the compiled and with the interpreted modules."""
     if request.param == "compiled":
-        assert subbuf.COMPILED, "subbuf is not compiled: build the extension modules"
-        assert gather.COMPILED, "gather is not compiled: build the extension modules"
+        engines.compiled(COMPILED)
     else:
         use_interpreted(monkeypatch)
     return str(request.param)

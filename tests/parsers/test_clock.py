@@ -43,11 +43,11 @@ def walked(module: ModuleType, clock: Clock, raw: int) -> int | None:
     writer = SubbufWriter(Layout())
     writer.data(raw, bytes(8))
     walker = module.Walker(bytearray(writer.finish()), [0], [0], [4096], big=False, long_size=8)
-    walker.set_clock(clock.mult, clock.shift, clock.offset)
+    walker.stamps.set_clock(clock.mult, clock.shift, clock.offset)
     own = clock.pieces_of(0)
     if own:
         rows = [(p.first, p.at, p.offset, p.rise, p.run, p.scaling, p.fraction) for p in own]
-        walker.set_pieces(rows, [(0, len(rows))])
+        walker.stamps.set_pieces(rows, [(0, len(rows))])
     walker.set_bounds(0, *clock.raw_bounds(0, None, None))
     walker.feed(0, 0, 4096)
     assert not walker.join(0)

@@ -11,9 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from apftrace_parsers import subbuf, walk
+from apftrace_parsers.integers import zeros
 from tests.builders.subbuf import MAX_DELTA, Layout, SubbufWriter
+from tests.engines import interpreted
 
-from .conftest import INTERPRETED, interpreted
+from .conftest import COMPILED, INTERPRETED
 from .support import LAYOUTS, layout_id
 
 if TYPE_CHECKING:
@@ -57,8 +59,8 @@ class Found:
         walker.set_picks([(0, EVENT, PICK)], [FIELDS], 4)
         if bounds:
             walker.set_bounds(0, *bounds, 0, (1 << 62) - 1)
-        columns = [engine.zeros(code, ROWS) for code in "qiiiqqq"]
-        walker.set_output(columns)
+        columns = [zeros(code, ROWS) for code in "qiiiqqq"]
+        walker.rows.set_output(columns)
         walker.feed(0, 0, len(pages))
         n = 0
         if walker.join(0):
@@ -323,8 +325,8 @@ def test_two_picks_of_one_event(walker_module: ModuleType) -> None:
     walker.set_picks(
         [(0, EVENT, 0), (0, EVENT, 1)], [[(8, 8), (0, 0), (0, 0)], [(18, -2), (0, 0), (0, 0)]], 4
     )
-    columns = [walker_module.zeros(code, 8) for code in "qiiiqqq"]
-    walker.set_output(columns)
+    columns = [zeros(code, 8) for code in "qiiiqqq"]
+    walker.rows.set_output(columns)
     walker.feed(0, 0, 4096)
     assert walker.join(0)
     assert walker.merge(0) == 2
@@ -342,8 +344,8 @@ def test_fields_at_any_place(walker_module: ModuleType, layout: Layout, width: i
     for offset in range(8, 24):
         walker = walker_module.Walker(page, [0], [0], [len(page)], big=big, long_size=layout.long_size)
         walker.set_picks([(0, EVENT, 0)], [[(offset, width), (0, 0), (0, 0)]], 4)
-        columns = [walker_module.zeros(code, 8) for code in "qiiiqqq"]
-        walker.set_output(columns)
+        columns = [zeros(code, 8) for code in "qiiiqqq"]
+        walker.rows.set_output(columns)
         walker.feed(0, 0, len(page))
         assert walker.join(0)
         assert walker.merge(0) == 1
@@ -411,9 +413,11 @@ def test_the_walker_uses_the_compiled_module() -> None:
 
 def test_the_source_runs_without_cython(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "cython", None)
-    plain = interpreted("subbuf")
-    assert not plain.COMPILED
-    assert plain.cython.__name__ == "apftrace_parsers.uncompiled"
+    modules = interpreted(COMPILED)
+    for module in modules.values():
+        assert not module.COMPILED
+        assert module.cython.__name__ == "apftrace_parsers.uncompiled"
+    plain = modules["subbuf"]
     layout = Layout()
     assert Found(plain, bytes(pages_of_three(layout)), layout).stamps == [
         0,

@@ -1,0 +1,35 @@
+# Types of lanes.py when Cython builds it; the .py alone is the interpreted form.
+cimport cython
+
+from apftrace_parsers.stamps cimport Stamps
+
+cdef long long NO_STAMP, COMMIT_MASK, MISSED_EVENTS, MISSED_STORED, LONG_SIGN
+cdef int UNKNOWN, NOTHING, RECORD, GAP, BAD_STAMP, BAD_COMMIT, NO_HEADER, BAD_ORDER, SINCE_EVER
+cdef int LOSS_WIDTH, DAMAGE_ROOM, DAMAGE_WIDTH
+
+cdef class Lanes:
+    cdef const unsigned char[::1] data
+    cdef bint big
+    cdef int long_size
+    cdef public Stamps stamps
+    cdef long long[::1] page_size, raw_from, raw_upto, raw_floor, raw_limit
+    cdef long long[::1] page, stop, pos, end, raw, page_no, page_raw, gap, first_raw, last_raw, past_end
+    cdef long long[::1] head_kind, head_ns, head_at, head_len
+    cdef public int n_losses
+    cdef long long[::1] losses, damage, n_damage
+    cdef int n_located
+
+    @cython.locals(page=longlong, size=longlong, raw=longlong, commit=longlong, used=longlong, data=longlong,
+                   missed=longlong, disordered=bint, known=bint)
+    cdef int _open_page(self, int lane) noexcept nogil
+    @cython.locals(after=longlong, later=longlong)
+    cdef bint _next_is_early(self, int lane, long long raw) noexcept nogil
+    @cython.locals(before=longlong, after=longlong, later=longlong)
+    cdef bint _is_misplaced(self, int lane, long long raw) noexcept nogil
+    cdef void _mark_gap(self, int lane) noexcept nogil
+    @cython.locals(slot=int)
+    cdef long long _drop_page(self, int lane, int kind, long long at) noexcept nogil
+    @cython.locals(slot=int)
+    cdef void _log_loss(self, int lane) noexcept nogil
+    @cython.locals(value=ulonglong, i=int)
+    cdef long long _number(self, long long at, int width) noexcept nogil
