@@ -10,8 +10,13 @@ from apftrace_parsers import columns, gather, lanes, rowwriter, stamps, stream, 
 from tests import engines
 from tests.conftest import MORE, SAMPLES
 
+from .support import LAYOUTS, layout_id
+
 if TYPE_CHECKING:
     from pathlib import Path
+    from types import ModuleType
+
+    from tests.builders.subbuf import Layout
 
 CAPTURE_ROOTS = (SAMPLES, MORE)
 MAGIC = b"\x17\x08\x44tracing"
@@ -48,3 +53,15 @@ def use_interpreted(monkeypatch: pytest.MonkeyPatch) -> None:
         for name, plain in INTERPRETED.items():
             if hasattr(module, name):
                 monkeypatch.setattr(module, name, plain)
+
+
+@pytest.fixture
+def walker_module(engine: str) -> ModuleType:
+    """Return the module of the walker, of each engine."""
+    return subbuf if engine == "compiled" else INTERPRETED["subbuf"]
+
+
+@pytest.fixture(params=LAYOUTS, ids=layout_id)
+def layout(request: pytest.FixtureRequest) -> Layout:
+    """Run a test with every layout of pages."""
+    return request.param
