@@ -39,19 +39,39 @@ def settled_threads(rec: Recording) -> frozenset[int]:
 
 
 def busy_cpus(rec: Recording) -> frozenset[int]:
-    """Return the CPUs with so many records that any thread may have been there while they are silent."""
+    """Return the CPUs where any thread may have been while they are silent: by many records, or as sleeps show."""
     rows = pl.concat([rec.kind(k).select("cpu") for k in _OFTEN]).group_by("cpu").len()
-    return frozenset(rows.filter(pl.col("len") >= SETTLED)["cpu"].to_list())
+    shown = (gap.cpu for gap in unrecorded_ends(rec))
+    return frozenset([*rows.filter(pl.col("len") >= SETTLED)["cpu"].to_list(), *shown])
 
 
 def silent_ends(rec: Recording) -> tuple[Loss, ...]:
-    """Return the silences of CPUs at either end of the trace that are too long to be chance.
+    """Return the silences of CPUs at either end of the trace that are too long to be chance, or shown to be none.
 
     A CPU's data may begin later or end earlier than those of the others, and nothing in the file tells:
     a buffer that was cut, overwritten, or full. Such a CPU had many records a second as long as it had any, and
     never again for so long none: the others left as many meanwhile, or it took twice the time.
     """
-    return tuple(_silent_ends(rec)) if len(rec.cpu_spans) > 1 else ()
+    return (*unrecorded_ends(rec), *_silent_ends(rec)) if len(rec.cpu_spans) > 1 else ()
+
+
+def unrecorded_ends(rec: Recording) -> tuple[Loss, ...]:
+    """Return the silences of CPUs at either end while threads came back from sleeps that nobody ended.
+
+    Who wakes a thread leaves a record, on his own CPU or on that of the thread. Where it is missing though no CPU
+    tells of a loss, it was on one that is silent. Only of traces in which that happens at no other time: sched
+    events may be filtered, and clocks disagree.
+    """
+    if not rec.unwoken:
+        return ()
+    begun = max(first for first, _ in rec.cpu_spans.values())
+    ended = min(last for _, last in rec.cpu_spans.values())
+    if any(since >= begun and until <= ended for since, until in rec.unwoken):
+        return ()
+    since, until = min(s for s, _ in rec.unwoken), max(s for _, s in rec.unwoken)
+    late = (Loss(cpu, "", None, None, first) for cpu, (first, _) in rec.cpu_spans.items() if since < first)
+    early = (Loss(cpu, "", None, last, None) for cpu, (_, last) in rec.cpu_spans.items() if until > last)
+    return (*late, *early)
 
 
 def _silent_ends(rec: Recording) -> Iterator[Loss]:

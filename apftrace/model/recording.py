@@ -29,6 +29,9 @@ _ALWAYS_HIT = frozenset({tp.ENTRY, tp.EXIT, tp.SWITCH, tp.WAKING, tp.WAKEUP, tp.
 
 _MOST_CPUS = 1 << 16
 
+_WOKEN = 4
+"""Sleeps that somebody ended for each that nobody did: with fewer, records of wakeups are not kept all."""
+
 _MOST_CHOSEN = 500
 """Tracepoints that anyone turns on by name; a kernel has three times as many."""
 
@@ -63,6 +66,7 @@ class Recording:
         first_ns: first instant; 0 when the trace is empty.
         last_ns: last instant.
         guests: VM name by host thread id, where the trace names its guests.
+        unwoken: sleeps from which a thread came back though nobody had woken it, where that is an exception.
     """
 
     machine: str
@@ -83,6 +87,7 @@ class Recording:
     guests: dict[int, str] = field(default_factory=dict)
     silent: frozenset[int] = frozenset()
     describes_all: bool = False
+    unwoken: tuple[tuple[int, int], ...] = ()
     asleep: pl.DataFrame = field(default_factory=lambda: asleep_of({"tid": [], "vcpu": []}, Asleep()))
 
     def kind(self, *kinds: int) -> pl.DataFrame:
@@ -96,12 +101,12 @@ class Recording:
 
     @cached_property
     def busy_cpus(self) -> frozenset[int]:
-        """CPUs with many records: a thread that was not seen there may all the same have been."""
+        """CPUs where a thread that was not seen there may all the same have been."""
         return busy_cpus(self)
 
     @cached_property
     def silences(self) -> tuple[Loss, ...]:
-        """CPUs whose data begin later or end earlier than chance explains."""
+        """CPUs whose data begin later or end earlier than chance, or the sleeps of threads, explain."""
         return silent_ends(self)
 
     @property
@@ -172,6 +177,7 @@ def assemble(
         last_ns=result.last_ns or 0,
         guests={tid: g.name for g in source.info.guests for tid in g.vcpu_tids.values()},
         describes_all=len(source.formats()) > _MOST_CHOSEN,
+        unwoken=tuple(odometer.unwoken()) if odometer.woken >= _WOKEN * odometer.unwoken_met else (),
         asleep=asleep_of(threads, odometer.asleep),
     )
 

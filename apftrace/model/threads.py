@@ -27,6 +27,9 @@ COMPILED: bool = cython.compiled
 BITS = 62
 """CPUs below this number are told apart by a bit in a thread's record."""
 
+_MOST_UNWOKEN = 4096
+"""Sleeps that are kept of those that nobody ended; of more every other, and so on."""
+
 _BITS = BITS
 _ONE = 1
 _ABSURD = 2**60
@@ -53,6 +56,8 @@ class Threads:
 
     Attributes:
         cpus_of: per thread id the CPUs on which it was seen.
+        woken: sleeps that somebody ended.
+        unwoken_met: sleeps that nobody ended, as far as is recorded.
     """
 
     def __init__(self, blank: Sequence[int]) -> None:
@@ -60,6 +65,12 @@ class Threads:
         self.blank = memoryview(array("q", blank))
         self.switches = memoryview(array("q", [0]) * (_CPU_MASK + 1))
         self.cpus_of: dict[int, set[int]] = {}
+        self.slept_from = memoryview(array("q", [0]) * _MOST_UNWOKEN)
+        self.slept_to = memoryview(array("q", [0]) * _MOST_UNWOKEN)
+        self.n_unwoken = 0
+        self.unwoken_met = 0
+        self.unwoken_step = 1
+        self.woken = 0
         self.n_threads = 0
         self.mask = 1023
         self._slots_store = array("i", [-1]) * 1024
@@ -179,8 +190,30 @@ class Threads:
                 )
                 self.state[base + _HOG] = prev_pid if alone else 0
                 self.state[base + _HOG_WAIT] = min(waited, _ABSURD)
+            # The number of a thread that exited may be another's by now.
+            if self.state[base + _STATE] >= _SLEEP and self.state[base + _GONE] == 0:
+                self._unwoken(self.state[base + _SINCE], ts)
             self._become(slot, _RUNNING, ts)
             self._seen(slot, next_pid, ts, cpu)
+
+    def _unwoken(self, since: int, ts: int) -> None:
+        # A thread runs again that slept, and nobody woke it.
+        self.unwoken_met += 1
+        if self.unwoken_met % self.unwoken_step:
+            return
+        if self.n_unwoken == _MOST_UNWOKEN:
+            self.n_unwoken //= 2
+            for n in range(self.n_unwoken):
+                self.slept_from[n] = self.slept_from[2 * n]
+                self.slept_to[n] = self.slept_to[2 * n]
+            self.unwoken_step *= 2
+        self.slept_from[self.n_unwoken] = since
+        self.slept_to[self.n_unwoken] = ts
+        self.n_unwoken += 1
+
+    def unwoken(self) -> list[tuple[int, int]]:
+        """Return sleeps that nobody ended, from when to when: all, or of very many a part."""
+        return [(self.slept_from[n], self.slept_to[n]) for n in range(self.n_unwoken)]
 
     def _fell_asleep(self, slot: int, ts: int, cpu: int) -> None:
         # For who wants to know what a thread sleeps through uninterruptibly.
@@ -189,4 +222,5 @@ class Threads:
     def _wake(self, ts: int, cpu: int, pid: int) -> None:
         slot = self._slot_of(pid, ts, cpu)
         if self.state[slot * self.width + _STATE] >= _SLEEP:
+            self.woken += 1
             self._become(slot, _RUNNABLE, ts)

@@ -96,3 +96,68 @@ def test_a_cpu_that_was_never_again_without_a_record_for_so_long_was_not_idle() 
     analysis = analyse(story)
     assert life(analysis, token)["outcome"] == "undecided"
     assert not rules(analysis, "error")
+
+
+NAPPER = 700
+"""A thread of the host that has nothing to do with async page faults."""
+SMOOTH = ("worker_sleeps", "worker_back")
+"""Of a life: its worker sleeps through the page's way in, and what wakes it is not in these histories."""
+
+
+def _sleeps(story: Story, *, start: int, end: int, unwoken: bool = False) -> None:
+    """Let a thread of CPU 0 sleep every millisecond; ``unwoken`` ones are ended without a record."""
+    for at in range(start, end, MS):
+        story.switch(at, NAPPER, 0, state=1)
+        if not unwoken:
+            story.event(at + 300_000, "sched_wakeup", 0, 0, comm="nap", pid=NAPPER, prio=120, target_cpu=0)
+        story.switch(at + 400_000, 0, NAPPER)
+
+
+def _few_records(*, unwoken_at: int | None) -> tuple[Story, int]:
+    """A wakeup without an answer on CPU 0, and a CPU 1 that has three lives of another vCPU, 300 ms later."""
+    story = Story(cpus=2)
+    for n in range(20):
+        story.pv_life(at=START + n * 14 * MS, cpu=0, without=SMOOTH)
+    token = story.pv_life(at=START + MS, cpu=0, without={*ANSWER, *SMOOTH})
+    story.progress(start=START + 300 * MS, end=START + 450 * MS)
+    for n in range(3):
+        story.pv_life(vcpu=1, at=START + 300 * MS + n * 40 * MS, cpu=1, without=SMOOTH)
+    _sleeps(story, start=START, end=START + 100 * MS)
+    if unwoken_at is not None:
+        _sleeps(story, start=unwoken_at, end=unwoken_at + MS, unwoken=True)
+    return story, token
+
+
+def test_lost_where_a_cpu_with_few_records_begins_late() -> None:
+    story, token = _few_records(unwoken_at=None)
+    assert life(analyse(story), token)["outcome"] == "lost"
+
+
+def test_undecided_where_a_thread_was_woken_on_a_cpu_that_left_no_record_yet() -> None:
+    story, token = _few_records(unwoken_at=START + 200 * MS)
+    analysis = analyse(story)
+    assert life(analysis, token)["outcome"] == "undecided"
+    assert not rules(analysis, "error")
+
+
+def test_undecided_where_a_thread_was_woken_on_a_cpu_that_left_no_record_any_more() -> None:
+    story, token = _few_records(unwoken_at=START + 200 * MS)
+    story.records = [r for r in story.records if r.cpu == 0]
+    for n in range(3):
+        story.pv_life(vcpu=1, at=START + n * 2 * MS, cpu=1, without=SMOOTH)
+    assert life(analyse(story), token)["outcome"] == "undecided"
+
+
+@pytest.mark.parametrize("unwoken", [START + 320 * MS, START + 440 * MS])
+def test_what_is_not_recorded_at_other_times_either_tells_nothing_of_a_late_begin(unwoken: int) -> None:
+    story, token = _few_records(unwoken_at=START + 200 * MS)
+    # CPU 1 has records to the end, and still nobody wakes.
+    story.progress(vcpu=1, start=START + 430 * MS, end=START + 450 * MS)
+    _sleeps(story, start=unwoken, end=unwoken + MS, unwoken=True)
+    assert life(analyse(story), token)["outcome"] == "lost"
+
+
+def test_where_wakeups_are_hardly_recorded_none_is_missing() -> None:
+    story, token = _few_records(unwoken_at=None)
+    _sleeps(story, start=START + 200 * MS, end=START + 240 * MS, unwoken=True)
+    assert life(analyse(story), token)["outcome"] == "lost"
