@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypedDict, cast
 
+from apftrace import durations
 from apftrace.model import tracepoints as tp
 from apftrace.model.guest.hooks import FUNCTIONS
 
@@ -131,15 +132,8 @@ def rows(frame: pl.DataFrame) -> Iterable[Row]:
 
 
 def duration(case: Case, value: int | float | None) -> str:
-    """Return a duration with its unit, three significant digits."""
-    if value is None:
-        return "?"
-    if not case.clock_is_ns:
-        return f"{int(value)} ticks"
-    for size, unit in ((1_000_000_000, "s"), (1_000_000, "ms"), (1_000, "µs")):
-        if abs(value) >= size:
-            return f"{value / size:.3g} {unit}" if abs(value) < 999.5 * size else f"{value / size:.0f} {unit}"
-    return f"{int(value)} ns"
+    """Return a duration of the case's clock with its unit."""
+    return "?" if value is None else durations.duration(int(value), "ns" if case.clock_is_ns else "ticks")
 
 
 def hexed(value: int | None) -> str:

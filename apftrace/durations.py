@@ -1,0 +1,32 @@
+"""Durations as people read them, alike everywhere: one life must not last 7.40 ms here and 7.4 ms there."""
+
+from __future__ import annotations
+
+_SCALES = ((10**3, "µs"), (10**6, "ms"), (10**9, "s"))
+
+
+def duration(value: int, unit: str = "ns") -> str:
+    """Return a duration with up to three significant digits, ``1.23 ms`` or ``7.4 ms``; ticks stay whole.
+
+    Args:
+        value: nanoseconds, or ticks.
+        unit: ``ns`` or ``ticks``.
+    """
+    if unit != "ns":
+        return f"{value:,} {unit}"
+    if value < 0:
+        return "-" + duration(-value)
+    if value < 1000:
+        return f"{value} ns"
+    for scale, name in _SCALES:
+        number = _three_digits(value / scale)
+        if float(number) < 1000:
+            return f"{number} {name}"
+    return f"{round(value / 10**9):,} s"
+
+
+def _three_digits(value: float) -> str:
+    for digits, limit in ((2, 9.995), (1, 99.95)):
+        if value < limit:
+            return f"{value:.{digits}f}".rstrip("0").rstrip(".")
+    return f"{value:.0f}"
