@@ -9,7 +9,8 @@ cdef int LOSS_WIDTH, DAMAGE_ROOM, DAMAGE_WIDTH
 
 cdef class Lanes:
     cdef const unsigned char[::1] data
-    cdef bint big
+    cdef const unsigned int[::1] words
+    cdef bint big, swap
     cdef int long_size
     cdef public Stamps stamps
     cdef long long[::1] page_size, raw_from, raw_upto, raw_floor, raw_limit
@@ -31,5 +32,7 @@ cdef class Lanes:
     cdef long long _drop_page(self, int lane, int kind, long long at) noexcept nogil
     @cython.locals(slot=int)
     cdef void _log_loss(self, int lane) noexcept nogil
-    @cython.locals(value=ulonglong, i=int)
+    @cython.locals(first=ulonglong, second=ulonglong, value=ulonglong)
     cdef long long _number(self, long long at, int width) noexcept nogil
+    @cython.locals(word=uint)
+    cdef inline unsigned long long _head_word(self, long long i) noexcept nogil

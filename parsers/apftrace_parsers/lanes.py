@@ -14,6 +14,7 @@ contradiction the rest of that page is dropped, noted as damage, and counts as a
 
 from __future__ import annotations
 
+import sys
 from array import array
 from typing import TYPE_CHECKING
 
@@ -71,7 +72,9 @@ class Lanes:
     ) -> None:
         n = len(page_sizes)
         self.data = data
+        self.words = memoryview(data).cast("I")
         self.big = big
+        self.swap = big != (sys.byteorder == "big")
         self.long_size = long_size
         self.stamps = Stamps(n)
         self.page_size = memoryview(array("q", page_sizes))
@@ -251,8 +254,15 @@ class Lanes:
         self.n_losses += 1
 
     def _number(self, at: int, width: int) -> int:
-        # A number in the head of a page, byte by byte; one of 64 bits is signed.
-        value = 0
-        for i in range(width):
-            value = value << 8 | self.data[at + (i if self.big else width - 1 - i)]
-        return (value ^ LONG_SIGN) - LONG_SIGN if width == 8 else value
+        # A number in the head of a page; one of 64 bits is signed.
+        if width == 4:
+            return self._head_word(at >> 2)
+        first, second = self._head_word(at >> 2), self._head_word((at >> 2) + 1)
+        value = first << 32 | second if self.big else second << 32 | first
+        return (value ^ LONG_SIGN) - LONG_SIGN
+
+    def _head_word(self, i: int) -> int:
+        word = self.words[i]
+        if self.swap:
+            word = word >> 24 | word >> 8 & 0xFF00 | (word & 0xFF00) << 8 | (word & 0xFF) << 24
+        return word

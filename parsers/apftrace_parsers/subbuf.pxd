@@ -9,8 +9,6 @@ cdef int NOTHING, RECORD, GAP, BAD_STAMP, BAD_RECORD, LOSS_ROOM
 
 @cython.final
 cdef class Walker(Lanes):
-    cdef const unsigned int[::1] words
-    cdef bint swap
     cdef public RowWriter rows
     cdef short[::1] want
     cdef int[::1] cpu, heap, head_pick

@@ -20,7 +20,6 @@ reader leaves it out (rb_update_read_stamp), but every user space reader so far 
 
 from __future__ import annotations
 
-import sys
 from array import array
 from typing import TYPE_CHECKING
 
@@ -84,8 +83,6 @@ class Walker(Lanes):
         Lanes.__init__(self, data, page_sizes, big=big, long_size=long_size)
         n = len(cpus)
         n_slots = EVENT_IDS * (max(instances, default=0) + 1)
-        self.words = memoryview(data).cast("I")
-        self.swap = big != (sys.byteorder == "big")
         self.rows = RowWriter(data, big=big)
         self.cpu = memoryview(array("i", cpus))
         self.want_base = memoryview(array("q", [EVENT_IDS * i for i in instances]))
@@ -366,6 +363,7 @@ class Walker(Lanes):
         return self._word(at >> 2) >> 16 if self.big else self._word(at >> 2) & 0xFFFF
 
     def _word(self, i: int) -> int:
+        # As that of the lanes: what every record needs is compiled into its own module.
         word = self.words[i]
         if self.swap:
             word = word >> 24 | word >> 8 & 0xFF00 | (word & 0xFF00) << 8 | (word & 0xFF) << 24
