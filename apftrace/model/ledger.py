@@ -44,7 +44,7 @@ class Column:
         """Put bytes behind those that are there."""
         end = self._size + len(piece)
         if end > len(self._room):
-            self._grow(2 * end)
+            self._grow(end + end // 2)
         self._room[self._size : end] = piece
         self._size = end
 
