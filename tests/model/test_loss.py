@@ -104,13 +104,15 @@ SMOOTH = ("worker_sleeps", "worker_back")
 """Of a life: its worker sleeps through the page's way in, and what wakes it is not in these histories."""
 
 
-def _sleeps(story: Story, *, start: int, end: int, unwoken: bool = False) -> None:
-    """Let a thread of CPU 0 sleep every millisecond; ``unwoken`` ones are ended without a record."""
+def _sleeps(story: Story, *, start: int, end: int, cpu: int = 0, unwoken: bool = False) -> None:
+    """Let a thread sleep every millisecond; ``unwoken`` ones are ended without a record."""
     for at in range(start, end, MS):
-        story.switch(at, NAPPER, 0, state=1)
+        story.switch(at, NAPPER, 0, state=1, cpu=cpu)
         if not unwoken:
-            story.event(at + 300_000, "sched_wakeup", 0, 0, comm="nap", pid=NAPPER, prio=120, target_cpu=0)
-        story.switch(at + 400_000, 0, NAPPER)
+            story.event(
+                at + 300_000, "sched_wakeup", 0, cpu, comm="nap", pid=NAPPER, prio=120, target_cpu=cpu
+            )
+        story.switch(at + 400_000, 0, NAPPER, cpu=cpu)
 
 
 def _few_records(*, unwoken_at: int | None) -> tuple[Story, int]:
@@ -160,4 +162,42 @@ def test_what_is_not_recorded_at_other_times_either_tells_nothing_of_a_late_begi
 def test_where_wakeups_are_hardly_recorded_none_is_missing() -> None:
     story, token = _few_records(unwoken_at=None)
     _sleeps(story, start=START + 200 * MS, end=START + 240 * MS, unwoken=True)
+    assert life(analyse(story), token)["outcome"] == "lost"
+
+
+def _pauses(*, recorded: bool) -> tuple[Story, int]:
+    """A wakeup without an answer, and a pause of the recorder some time after it began: on all CPUs, without a mark."""
+    story = Story(cpus=2)
+    calm(story)
+    token = story.pv_life(at=LATER, without=ANSWER)
+    story.progress(start=LATER + MS, end=LATER + 300 * MS)
+    _sleeps(story, start=START, end=START + 100 * MS, cpu=1)
+    story.switch(LATER + 100 * MS, story.tid(0), NAPPER)
+    if recorded:
+        story.switch(LATER + 110 * MS, NAPPER, story.tid(0))
+    story.records = [r for r in story.records if not LATER + 101 * MS < r.ts < LATER + 109 * MS]
+    story.switch(LATER + 200 * MS, story.tid(0), 0)
+    return story, token
+
+
+def test_lost_where_a_pause_of_a_cpu_is_one() -> None:
+    story, token = _pauses(recorded=True)
+    analysis = analyse(story)
+    assert life(analysis, token)["outcome"] == "lost"
+    assert "events-lost" not in rules(analysis)
+
+
+def test_undecided_where_a_thread_leaves_a_cpu_that_it_never_came_to() -> None:
+    story, token = _pauses(recorded=False)
+    analysis = analyse(story)
+    assert life(analysis, token)["outcome"] == "undecided"
+    assert "records of CPU 0 lost here" in {f["message"] for f in found(analysis, "events-lost")}
+    assert not rules(analysis, "error")
+
+
+def test_where_only_some_switches_are_recorded_none_is_missing() -> None:
+    story, token = _pauses(recorded=False)
+    # As with a filter on threads: each time another leaves than came.
+    for n in range(20):
+        story.switch(LATER + 220 * MS + n * MS, 900 + n, NAPPER)
     assert life(analyse(story), token)["outcome"] == "lost"

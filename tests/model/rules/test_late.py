@@ -58,13 +58,14 @@ class TestLateWakeup:
         calm(story)
         late = {"to_worker", "started", "worker_sleeps", "worker_back"}
         story.pv_life(at=LATER, completed=LATER + 80 * MS, without=late)
+        story.switch(LATER + 79 * MS - US, story.tid(0), 50)
         story.event(
             LATER + 79 * MS, "workqueue_execute_start", 50, 0,
             work=0xFFFF888000000000 + (101 << 20 | 0x15 << 8), function=0xFFFFFFFFC0A51230,
         )  # fmt: skip
         analysis = analyse(story)
         assert lines(analysis.findings, NOT_OTHERS) == [
-            "p1 worker queueing: the work item was not started proved"
+            "p1 worker queueing: the work item was not started while CPU 0/KVM (101) ran proved"
         ]
         assert life(analysis, LATE)["p1"] == 79 * MS
 
