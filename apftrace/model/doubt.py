@@ -25,6 +25,12 @@ _READ = (tp.TRY, tp.REPEATED, tp.NOT_PRESENT, tp.ACCEPT, tp.MSR, tp.INJ_VIRQ)
 
 _NEVER = 2**62
 
+MIN_IMPLIED = 3
+"""Deliveries in a row of which only the interrupt or the ACK was traced: readies were not."""
+
+MIN_UNANSWERED = 8
+"""Lives completed in a row, on whatever vCPU, of which none was answered: no queue that KVM drops holds as many."""
+
 
 def with_interrupts_off(rec: Recording, lives: pl.DataFrame, delivered: pl.DataFrame) -> pl.DataFrame:
     """Turn lost lives into open ones where the host may wait for the guest to enable interrupts.
@@ -98,6 +104,46 @@ def with_silent_ready(rec: Recording, lives: pl.DataFrame) -> pl.DataFrame:
     shown = pl.lit(shows_untold(rec)) & (pl.col("kind") == "pv")
     hit = (pl.col("outcome") == "in_flight") | (pl.col("outcome") == "lost") & ~shown
     return turn(lives, hit, "undecided", rule="keep")
+
+
+def with_pauses(
+    rec: Recording, lives: pl.DataFrame, delivered: pl.DataFrame, stale: Staleness
+) -> pl.DataFrame:
+    """Turn lost lives into undecided ones, still blamed, where kvm_async_pf_ready seems to have been off for a time.
+
+    It was, between two readies, if many deliveries or completed lives came to nothing there, whoever's they were.
+    A life that was stuck by then stays lost, and so does one of a guest that was told and got no interrupt.
+    """
+    if tp.READY in rec.silent:
+        return lives
+    lost = (pl.col("outcome") == "lost") & ~(pl.lit(shows_untold(rec)) & (pl.col("kind") == "pv"))
+    doubtful = lives.filter(lost).select("life", "since")
+    if not doubtful.height:
+        return lives
+    pauses = _pauses(rec, lives, delivered)
+    hits = [
+        life
+        for life, since in doubtful.iter_rows()
+        if any(start < since + stale.told and stop > since for start, stop in pauses)
+    ]
+    return turn(lives, pl.Series(hits, dtype=pl.Int64), "undecided", rule="keep")
+
+
+def _pauses(rec: Recording, lives: pl.DataFrame, delivered: pl.DataFrame) -> list[tuple[int, int]]:
+    """Return the times between two readies in which others were due."""
+    edges = pl.concat(
+        [pl.Series([rec.first_ns], dtype=pl.Int64), rec.kind(tp.READY)["ts"], pl.Series([rec.last_ns])]
+    ).sort()
+    due = (
+        (delivered.filter(pl.col("implied").is_not_null())["start"], MIN_IMPLIED),
+        (lives.filter(pl.col("ready").is_null())["completed"].drop_nulls(), MIN_UNANSWERED),
+    )
+    found = []
+    for instants, least in due:
+        after = edges.search_sorted(instants, side="right")
+        often = after.value_counts().filter(pl.col("count") >= least)[after.name]
+        found += [(edges[n - 1], edges[n]) for n in often.sort() if 0 < n < len(edges)]
+    return found
 
 
 def with_silences(rec: Recording, lives: pl.DataFrame, stale: Staleness) -> pl.DataFrame:

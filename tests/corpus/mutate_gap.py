@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from .reader import Rec
 
 ALARMS = ("lost-wakeup", "lost-interrupt", "lost-work", "missing-ack", "spurious-ready", "duplicate-ready")
+MANY = 20
+"""Readies that are not missed one by one."""
 
 
 def _overrun(edit: Edit, cpu: int, *, counted: bool) -> None:
@@ -142,3 +144,28 @@ def cut_before_late_ready(edit: Edit) -> list[Expectation]:
     end = life.ready.ts
     edit.keep_only(lambda r: r.ts < end)
     return [expect(ALARMS, life, "in-flight", "undecided")]
+
+
+@mutator
+def recorder_paused(edit: Edit) -> list[Expectation]:
+    """Tracing was switched off with a fault outstanding, and on again: a hole on all CPUs that nothing marks."""
+    if not any(r.name == "sched_switch" for r in edit.capture.records):
+        raise NotHere
+    life = edit.pick(edit.whole())
+    start, stop = life.not_present.ts + 1, max(r.ts for r in life.records())
+    stop += edit.rng.randint(1, max(2, (edit.lives.end - edit.capture.records[0].ts) // 50))
+    edit.keep_only(lambda r: not start <= r.ts <= stop)
+    return [expect((), None, "quiet")]
+
+
+@mutator
+def ready_off_for_a_time(edit: Edit) -> list[Expectation]:
+    """kvm_async_pf_ready was switched off, and on again."""
+    start, end = edit.capture.records[0].ts, edit.lives.end
+    first = start + (end - start) * edit.rng.randint(10, 60) // 100
+    last = first + (end - start) * edit.rng.randint(5, 30) // 100
+    # A few that go without one are lost for all that anyone can see.
+    if sum(1 for x in edit.lives.all if x.ready and first < x.ready.ts < last) < MANY:
+        raise NotHere
+    edit.keep_only(lambda r: r.name != "kvm_async_pf_ready" or not first < r.ts < last)
+    return [expect((), None, "quiet")]

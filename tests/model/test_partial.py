@@ -270,3 +270,44 @@ def test_every_table_has_the_columns_that_the_schema_declares() -> None:
         analysis = analyse(story)
         for table in schema.TABLES:
             assert dict(getattr(analysis, table.name).schema) == table.polars()
+
+
+def _paused(lives: int, *, halt: bool = True) -> Story:
+    """Faults without a ready in the midst of others, each of another page, and a vCPU that runs on."""
+    story = Story()
+    calm(story, halt=halt)
+    write = story.halt_life if halt else story.pv_life
+    for n in range(lives):
+        write(at=LATER + n * 2 * MS, without={"ready"} if halt else ANSWER)
+    story.progress(start=LATER + lives * 2 * MS, end=LATER + 200 * MS)
+    calm(story, start=LATER + 200 * MS, halt=halt)
+    return story
+
+
+def test_undecided_where_no_ready_of_any_fault_was_traced_for_a_time() -> None:
+    analysis = analyse(_paused(12))
+    assert outcomes(analysis) == {"answered": 40, "undecided": 12}
+    assert not rules(analysis, "error")
+    reasons = {reason for f in found(analysis, "lost-wakeup") for reason in f["not_ruled_out"]}
+    assert "a ready that was not traced, as those of other faults at that time" in reasons
+
+
+def test_lost_where_a_few_go_without_one_at_a_time() -> None:
+    assert outcomes(analyse(_paused(3))) == {"answered": 40, "lost": 3}
+
+
+def test_lost_where_many_guests_that_were_told_got_no_interrupt() -> None:
+    assert outcomes(analyse(_paused(12, halt=False))) == {"answered": 40, "lost": 12}
+
+
+def test_undecided_beside_interrupts_whose_readies_were_not_traced() -> None:
+    story = Story()
+    calm(story)
+    for n in range(4):
+        story.pv_life(at=LATER + n * 2 * MS, without={"ready"})
+    token = story.halt_life(at=LATER + 20 * MS, without={"ready"})
+    story.progress(start=LATER + 30 * MS, end=LATER + 200 * MS)
+    calm(story, start=LATER + 200 * MS)
+    analysis = analyse(story)
+    assert life(analysis, token)["outcome"] == "undecided"
+    assert outcomes(analysis) == {"answered": 44, "undecided": 1}

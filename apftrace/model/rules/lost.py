@@ -87,6 +87,8 @@ def _why_undecided(case: Case, life: Row, *, decided: bool) -> list[str]:
         ]
     if tp.READY in case.rec.silent:
         return ["kvm_async_pf_ready was off: it was never hit"]
+    if case.rec.tells_deliveries or not (case.accounting["acks"] > 0).any():
+        return ["a ready that was not traced, as those of other faults at that time"]
     return ["an ACK that is for it: record kvm:kvm_apic_accept_irq or kvm:kvm_inj_exception"]
 
 
