@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from apftrace.api import FOREVER_NS
 from apftrace.cli.screen import refuse_to_overwrite, say
 from apftrace.cli.traces import analysed, named_trace, tsc_offsets_of
 from apftrace.errors import ReportError
@@ -162,7 +163,7 @@ def status(analysis: Analysis, fail_on: str) -> int:
     return 4 if analysis.unsafe or analysis.verdict == "unusable" else 0
 
 
-_UNITS = {"ns": 1, "us": 1_000, "ms": 1_000_000, "s": 1_000_000_000}
+_UNITS = {"ns": 1, "us": 1_000, "µs": 1_000, "ms": 1_000_000, "s": 1_000_000_000}
 
 
 def nanoseconds(text: str | None) -> int | None:
@@ -173,13 +174,13 @@ def nanoseconds(text: str | None) -> int | None:
     """
     if text is None:
         return None
-    for unit in ("ns", "us", "ms", "s"):
+    for unit, size in _UNITS.items():
         number = text.removesuffix(unit)
         if number != text:
             try:
-                value = int(float(number) * _UNITS[unit])
+                value = int(float(number) * size)
             except (ValueError, OverflowError):
                 break
-            if value >= 0:
+            if 0 <= value < FOREVER_NS:
                 return value
     raise click.BadParameter(f"{text!r} is not a time such as 10ms, 500us or 1s", param_hint="--late-after")

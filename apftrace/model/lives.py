@@ -17,6 +17,9 @@ from apftrace.model.readings import NEVER
 if TYPE_CHECKING:
     from apftrace.model.recording import Recording
 
+ENDS = ("first", "retagged", "repaged")
+"""Answers of the readies that end their lives, see ``pair``."""
+
 SKEW_NS = 20_000_000
 """Most that the clocks of two CPUs may disagree: trace clock ``local`` is only roughly in step."""
 
@@ -63,7 +66,8 @@ def pair(lives: pl.DataFrame, ready_rows: pl.DataFrame) -> pl.DataFrame:
     """Return ``ready_rows`` with what each one answers.
 
     Adds ``life`` (null when none) and ``answer``: ``first`` (ends its life), ``again`` (the life was
-    answered before), ``retagged`` (a life of the same page waits, but under another token), ``none``,
+    answered before), ``retagged`` (a life of the same page waits, but under another token),
+    ``repaged`` (the life of its token waits, but for another page), ``none``,
     or ``broadcast``.
     """
     linked = ready_rows.with_columns(
@@ -126,16 +130,17 @@ def _retagged(lives: pl.DataFrame, paired: pl.DataFrame) -> pl.DataFrame:
     """Give a ready without a not_present the open life that it can only mean.
 
     First the one of its own token that begins just after it: two CPUs' clocks disagree by so much. Then
-    the one of its page before it, under another token.
+    the one of its page before it, under another token; then the one of its token, for another page.
     """
     for key, strategy, tolerance, answer in (
         (["tid", "token", "gva"], "forward", SKEW_NS, "first"),
         (["tid", "gva"], "backward", None, "retagged"),
+        (["tid", "token"], "backward", None, "repaged"),
     ):
         strays = paired.filter(pl.col("answer") == "none")
         if not strays.height:
             break
-        taken = paired.filter(pl.col("answer").is_in(["first", "retagged"]))["life"]
+        taken = paired.filter(pl.col("answer").is_in(ENDS))["life"]
         open_lives = lives.filter(~pl.col("life").is_in(taken.implode()))
         found = (
             strays.select("seq", "ready", *key)
@@ -167,7 +172,7 @@ def _retagged(lives: pl.DataFrame, paired: pl.DataFrame) -> pl.DataFrame:
 
 def with_ready(lives: pl.DataFrame, paired: pl.DataFrame) -> pl.DataFrame:
     """Add ready, ready_seq and answer to each life that was answered."""
-    ends = paired.filter(pl.col("answer").is_in(["first", "retagged"])).select(
+    ends = paired.filter(pl.col("answer").is_in(ENDS)).select(
         "life", "ready", "answer", pl.col("seq").alias("ready_seq")
     )
     return attach(lives, ends)

@@ -84,7 +84,8 @@ def with_repairs(lives: pl.DataFrame, delivered: pl.DataFrame) -> pl.DataFrame:
     """Add ``repaired`` and ``ended``: what else than its ready shows that a life ended, and when.
 
     An accept or an ACK implies the ready (assigned to a life before); a later life of the same gfn on the
-    same vCPU implies that the old one ended (R14); a ready of its page under another token ended it too.
+    same vCPU implies that the old one ended (R14); a ready of its page under another token, or of its token
+    for another page, ended it too.
     """
     implied = delivered.filter(pl.col("implied").is_not_null() & pl.col("life").is_not_null()).select(
         "life", "implied", pl.col("start").alias("implied_ts")
@@ -96,6 +97,8 @@ def with_repairs(lives: pl.DataFrame, delivered: pl.DataFrame) -> pl.DataFrame:
     return lives.with_columns(
         pl.when(pl.col("answer") == "retagged")
         .then(pl.lit("ready of its page under another token"))
+        .when(pl.col("answer") == "repaged")
+        .then(pl.lit("ready of its token for another page"))
         .when(unread & pl.col("implied").is_not_null())
         .then(pl.lit("ready implied by ") + pl.col("implied"))
         .when(unread & pl.col("next_of_gfn").is_not_null())

@@ -51,6 +51,8 @@ def open_source(path: str | Path) -> Source:
     if Path(path).is_dir():
         raise TraceUnsupported(str(path), "a directory, not a trace file")
     with Path(path).open("rb") as file:
+        if not file.seekable():
+            raise TraceUnsupported(str(path), "a pipe, and a trace must be a file: the formats need to seek")
         head = file.read(SNIFF_BYTES)
     for parser in BUILTIN:
         if parser.sniff(head):

@@ -19,8 +19,8 @@ IN_FULL = 200
 
 _CONFIDENCE_WORDS = (
     "the trace shows it",
-    "very likely: it rests on one assumption that the trace does not show",
-    "possible: another capture would have to settle it",
+    "it rests on one assumption that the trace does not show",
+    "another capture would have to settle it",
 )
 
 

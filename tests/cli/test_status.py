@@ -56,6 +56,7 @@ def test_exit_zero_does_not_hide_an_unreadable_trace(run: Run) -> None:
         ["--late-after", "-1ms"],
         ["--late-after", "nanms"],
         ["--late-after", "infs"],
+        ["--late-after", "9223372037s"],
         ["--late-after", ""],
         ["another.dat", "and.dat", "--fail-on"],
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import time
 import tracemalloc
@@ -295,3 +296,15 @@ def test_text_of_a_latency_tracer_is_told_apart(tmp_path: Path) -> None:
     path.write_bytes(whole.replace(b"flyrecord\0", b"latency  \0"))
     with pytest.raises(TraceUnsupported, match="text of a latency tracer"):
         open_source(path)
+
+
+def test_a_pipe_is_no_trace() -> None:
+    # As a shell's <(zcat trace.dat.gz) hands it over.
+    reads, writes = os.pipe()
+    os.write(writes, b"\x17\x08\x44tracing")
+    os.close(writes)
+    try:
+        with pytest.raises(TraceUnsupported, match="a pipe, and a trace must be a file"):
+            open_source(f"/dev/fd/{reads}")
+    finally:
+        os.close(reads)

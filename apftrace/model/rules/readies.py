@@ -30,6 +30,13 @@ if TYPE_CHECKING:
     from apftrace.model.correlate import Case
 
 
+_MEANT = {
+    "retagged": "a life of the same page waits under another token",
+    "repaged": "the life of this token waits for another page: a record may be damaged",
+}
+"""Readies whose life is known although they do not name it right."""
+
+
 def _of_ready(ready: Row, **stated: Any) -> Finding:
     return finding(
         tid=ready["tid"],
@@ -43,7 +50,7 @@ def _of_ready(ready: Row, **stated: Any) -> Finding:
 
 
 def _spurious_ready(case: Case) -> Iterable[Finding]:
-    wrong = case.readies.filter(pl.col("answer").is_in(["spurious", "unissued", "retagged"]))
+    wrong = case.readies.filter(pl.col("answer").is_in(["spurious", "unissued", *_MEANT]))
     for ready in rows(wrong):
         token = hexed(ready["token"])
         proved = ready["answer"] == "unissued"
@@ -51,10 +58,13 @@ def _spurious_ready(case: Case) -> Iterable[Finding]:
             ready,
             severity=ERROR if proved else WARNING,
             confidence=PROVED if proved else LIKELY,
-            cause="a life of the same page waits under another token"
-            if ready["answer"] == "retagged"
-            else None,
-            message=f"ready of token {token}, for which this vCPU never traced a not_present",
+            cause=_MEANT.get(ready["answer"]),
+            message=f"ready of token {token}, "
+            + (
+                "for another page than its not_present"
+                if ready["answer"] == "repaged"
+                else "for which this vCPU never traced a not_present"
+            ),
             ruled_out=[
                 "begun before the trace: its id is newer than the vCPU's first not_present",
                 "record loss: none on this vCPU's CPUs before it",

@@ -52,6 +52,21 @@ class TestSpuriousReady:
         assert (finding["severity"], finding["confidence"]) == ("warning", "likely")
         assert finding["not_ruled_out"] == ["a not_present that was filtered out while recording"]
 
+    def test_found_when_the_life_of_its_token_waits_for_another_page(self) -> None:
+        # One bit of an address is enough; the vCPU goes on long after.
+        story = Story()
+        calm(story)
+        token = story.pv_life(at=LATER, gva=PAGE, without={"ready"})
+        ready(story, at=LATER + 520 * US, token=token, gva=PAGE ^ 0x40000000)
+        story.progress(start=LATER + MS, end=LATER + 300 * MS)
+        analysis = analyse(story)
+        (finding,) = found(analysis, "spurious-ready")
+        assert finding["severity"] == "warning"
+        assert finding["message"] == f"ready of token {token:#x}, for another page than its not_present"
+        assert life(analysis, token)["outcome"] == "answered"
+        assert life(analysis, token)["repaired"] == "ready of its token for another page"
+        assert "lost-wakeup" not in rules(analysis)
+
     def test_found_when_the_page_waits_under_another_token(self) -> None:
         story = Story()
         calm(story)
