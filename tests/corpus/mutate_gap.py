@@ -148,14 +148,26 @@ def cut_before_late_ready(edit: Edit) -> list[Expectation]:
 
 @mutator
 def recorder_paused(edit: Edit) -> list[Expectation]:
-    """Tracing was switched off with a fault outstanding, and on again: a hole on all CPUs that nothing marks."""
-    if not any(r.name == "sched_switch" for r in edit.capture.records):
-        raise NotHere
+    """Tracing was switched off with a fault outstanding, and on again: a hole on all CPUs that nothing marks.
+
+    It shows where another thread leaves a CPU than came to it last. A hole that leaves this chain whole on some CPU
+    cannot be told from quiet there, and what lies in it is missed.
+    """
     life = edit.pick(edit.whole())
     start, stop = life.not_present.ts + 1, max(r.ts for r in life.records())
     stop += edit.rng.randint(1, max(2, (edit.lives.end - edit.capture.records[0].ts) // 50))
+    if not all(_breaks(edit, cpu, start, stop) for cpu in {r.cpu for r in edit.capture.records}):
+        raise NotHere
     edit.keep_only(lambda r: not start <= r.ts <= stop)
     return [expect((), None, "quiet")]
+
+
+def _breaks(edit: Edit, cpu: int, start: int, stop: int) -> bool:
+    """Say whether the switches of a CPU show that records of a time are missing."""
+    switches = [r for r in edit.capture.records if r.name == "sched_switch" and r.cpu == cpu]
+    before = [r for r in switches if r.ts < start]
+    after = [r for r in switches if r.ts > stop]
+    return bool(before and after) and before[-1]["next_pid"] != after[0]["prev_pid"]
 
 
 @mutator
