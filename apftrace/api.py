@@ -15,9 +15,6 @@ if TYPE_CHECKING:
     from apftrace.model.guest.tsc import TscOffset
     from apftrace_parsers.base import Source, SourceInfo
 
-FOREVER_NS = 1 << 62
-"""No trace has longer durations."""
-
 ASYNC_PF_EVENTS: tuple[str, ...] = (
     "kvm_try_async_get_page",
     "kvm_async_pf_repeated_fault",
@@ -120,7 +117,9 @@ def analyze(
         InputsError: the traces do not belong together: several hosts, or several guests without one.
         ValueError: ``late_after_ns`` is below 0, or too long for any trace.
     """
-    if late_after_ns is not None and not 0 <= late_after_ns < FOREVER_NS:
+    from apftrace_parsers.clock import STAMP_LIMIT
+
+    if late_after_ns is not None and not 0 <= late_after_ns < STAMP_LIMIT:
         raise ValueError(f"late_after_ns must be from 0 to 2^62, not {late_after_ns}")
     from apftrace.model.analyse import analyse_guest, analyse_pair, analyse_source
 

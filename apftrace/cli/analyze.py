@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from apftrace.api import FOREVER_NS
 from apftrace.cli.screen import refuse_to_overwrite, say
 from apftrace.cli.traces import analysed, named_trace, tsc_offsets_of
 from apftrace.errors import ReportError
+from apftrace_parsers.clock import STAMP_LIMIT
 
 if TYPE_CHECKING:
     from apftrace.analysis import Analysis
@@ -181,6 +181,6 @@ def nanoseconds(text: str | None) -> int | None:
                 value = int(float(number) * size)
             except (ValueError, OverflowError):
                 break
-            if 0 <= value < FOREVER_NS:
+            if 0 <= value < STAMP_LIMIT:
                 return value
     raise click.BadParameter(f"{text!r} is not a time such as 10ms, 500us or 1s", param_hint="--late-after")

@@ -98,9 +98,7 @@ def account(
 
 def _counts(frame: pl.DataFrame, chosen: dict[str, pl.Expr]) -> pl.DataFrame:
     """Return per tid how many rows each expression chooses."""
-    return frame.group_by("tid").agg(
-        where.fill_null(value=False).cast(pl.UInt32).sum().alias(name) for name, where in chosen.items()
-    )
+    return frame.group_by("tid").agg(where.sum().alias(name) for name, where in chosen.items())
 
 
 def _broken(rec: Recording, row: dict[str, int | None], n_vcpus: int) -> list[str]:

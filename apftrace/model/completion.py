@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from apftrace.model import tracepoints as tp
-from apftrace.model.frames import attach
+from apftrace.model.frames import attach, firsts
 
 if TYPE_CHECKING:
     from apftrace.model.recording import Recording
@@ -127,11 +127,9 @@ def _runs(rec: Recording, queued: pl.DataFrame) -> pl.DataFrame:
                 strategy="backward",
                 check_sortedness=False,
             )
-            .filter(pl.col("life").is_not_null())
-            .unique("life", keep="first", maintain_order=True)
             .select("life", name)
         )
-        out = attach(out, found)
+        out = attach(out, firsts(found, "life"))
     return out
 
 
@@ -160,7 +158,7 @@ def _by_work(rec: Recording, lives: pl.DataFrame, done: pl.DataFrame) -> pl.Data
         how="inner",
         maintain_order="left",
     )
-    return _result(found.unique("life", keep="first", maintain_order=True))
+    return _result(firsts(found, "life"))
 
 
 def _with_sole(done: pl.DataFrame, matched: pl.DataFrame) -> pl.DataFrame:

@@ -34,8 +34,7 @@ def of_lives(rows: pl.DataFrame, lives: pl.DataFrame, **columns: pl.Expr) -> pl.
         columns: by name.
     """
     at = lives["life"].set_sorted().search_sorted(rows["life"])
-    there = rows["life"].is_not_null() & (at < lives.height)
-    at = pl.select(pl.when(there).then(at)).to_series()
+    at = pl.select(pl.when(at < lives.height).then(at)).to_series()
     found = lives.select("life", **columns).select(pl.all().gather(at))
     meant = found["life"] == rows["life"]
     return rows.hstack(found.select(pl.when(meant).then(c).alias(c) for c in columns))

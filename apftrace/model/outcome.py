@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from apftrace.model import tracepoints as tp
-from apftrace.model.frames import attach, by_thread
+from apftrace.model.frames import attach, by_thread, firsts
 from apftrace.model.readings import NEVER
 from apftrace.model.slot import with_busy
 
@@ -90,7 +90,7 @@ def with_repairs(lives: pl.DataFrame, delivered: pl.DataFrame) -> pl.DataFrame:
     implied = delivered.filter(pl.col("implied").is_not_null() & pl.col("life").is_not_null()).select(
         "life", "implied", pl.col("start").alias("implied_ts")
     )
-    lives = attach(lives, implied.unique("life", keep="first", maintain_order=True)).with_columns(
+    lives = attach(lives, firsts(implied, "life")).with_columns(
         pl.col("not_present").shift(-1).over("tid", "gfn").alias("next_of_gfn")
     )
     unread = pl.col("ready").is_null()

@@ -52,8 +52,7 @@ def blockers(lives: pl.DataFrame, spans: pl.DataFrame) -> pl.DataFrame:
 
 def _held(waits: pl.DataFrame, spans: pl.DataFrame) -> pl.DataFrame:
     """Return what held up the lives of one thread, given its spans."""
-    busy = _busy_until(waits["ready"], spans) - _busy_until(waits["completed"], spans)
-    waits = waits.with_columns(busy.clip(lower_bound=0).alias("slot_busy"))
+    waits = waits.with_columns(_busy_between(waits["completed"], waits["ready"], spans).alias("slot_busy"))
     names = {"start": "held_from", "stop": "held_to", "token": "holder", "life": "holder_life"}
     chosen = waits.filter(pl.col("slot_busy") > 0)
     for instant, prefix in (("completed", "h0"), ("ready", "h1")):
@@ -80,9 +79,7 @@ def _overlap(prefix: str) -> pl.Expr:
 def with_busy(frame: pl.DataFrame, spans: pl.DataFrame, since: str, until: str, name: str) -> pl.DataFrame:
     """Add ``name``: ns between two instants for which the slot of the row's ``tid`` was taken; rows go by thread."""
     parts = [
-        part.with_columns(
-            (_busy_until(part[until], own) - _busy_until(part[since], own)).clip(lower_bound=0).alias(name)
-        )
+        part.with_columns(_busy_between(part[since], part[until], own).alias(name))
         for part, own in _with_spans(frame, spans)
     ]
     return pl.concat(parts) if parts else frame.with_columns(pl.lit(None, pl.Int64).alias(name))
@@ -93,6 +90,10 @@ def _with_spans(frame: pl.DataFrame, spans: pl.DataFrame) -> Iterator[tuple[pl.D
     own = {part["tid"][0]: part for part in spans.partition_by("tid", maintain_order=True)}
     for part in frame.partition_by("tid", maintain_order=True):
         yield part, own.get(part["tid"][0], spans.clear())
+
+
+def _busy_between(since: pl.Series, until: pl.Series, spans: pl.DataFrame) -> pl.Series:
+    return (_busy_until(until, spans) - _busy_until(since, spans)).clip(lower_bound=0)
 
 
 def _busy_until(instants: pl.Series, spans: pl.DataFrame) -> pl.Series:

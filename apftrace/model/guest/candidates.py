@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from apftrace.model import tracepoints as tp
-from apftrace.model.frames import attach
+from apftrace.model.frames import attach, firsts
 
 if TYPE_CHECKING:
     from apftrace.model.correlate import Case
@@ -52,9 +52,9 @@ def host_lives(case: Case, vm: str | None = None) -> pl.DataFrame:
         case.delivered.select("tid", "life", "start")
         .sort("tid", "start")
         .with_columns(pl.col("start").shift(-1).over("tid").alias("next_taken"))
-        .filter(pl.col("life").is_not_null() & pl.col("life").is_first_distinct())
+        .select("life", "next_taken")
     )
-    own = attach(own, slots.select("life", "next_taken"))
+    own = attach(own, firsts(slots, "life"))
     return own.with_columns(pl.coalesce("acked", "next_taken").alias("over")).drop("next_taken")
 
 

@@ -97,7 +97,9 @@ def _late_wakeup(case: Case) -> Iterable[Finding]:
                 f"token {hexed(life['token'])}: {_LABEL[phase]}, {duration(case, life[phase])} {said[phase]}"
             ),
             ruled_out=["lost: it was answered"],
-            not_ruled_out=unsettled[phase] if not _device_seen(case, life, phase) else unsettled[phase][1:],
+            not_ruled_out=_unsettled(case, phase, device=False)
+            if _device_seen(case, life, phase)
+            else unsettled[phase],
         )
         if phase in GUEST_PHASES:
             found["end"] = life["retry"] if life["retry"] is not None else life["running"]
@@ -118,13 +120,13 @@ def _phases(case: Case) -> tuple[str, ...]:
 
 def _device_seen(case: Case, life: Row, phase: str) -> bool:
     did = case.close.get((life["life"], phase))
-    return phase in ("p2", "p12") and did is not None and did.device is not None
+    return did is not None and did.device is not None
 
 
-def _unsettled(case: Case, phase: str) -> list[str]:
-    """Return what a late phase may still be due to; the device first, where its requests would tell."""
+def _unsettled(case: Case, phase: str, *, device: bool = True) -> list[str]:
+    """Return what a late phase may still be due to; ``device`` says whether that may be one."""
     out = []
-    if phase in ("p2", "p12"):
+    if device and phase in ("p2", "p12"):
         out.append("device or queue: record block:block_rq_issue and block:block_rq_complete")
     if phase == "p4":
         out.append("a higher task priority in the guest (TPR), which holds the interrupt back as IF=0 does")
