@@ -27,14 +27,10 @@ COMPILED: bool = cython.compiled
 SIGN = _integers.SIGN
 FIELDS_PER_PICK = 3
 
-# What is known of a field: where it ends, and that again unless records may end before it; its lower and its
-# upper word, in words from the payload on; and how its bits are cut out of the two.
-FIELD_WIDTH = 7
-END, DUE, LOW, HIGH, SHIFT, MASK, SIGNED = range(FIELD_WIDTH)
 # In place of the upper word of a field that crosses three words.
 ODD = -1
-
-PICK_WIDTH = FIELDS_PER_PICK * FIELD_WIDTH
+# Longer than any record: of a pick whose records need a look at each field.
+NEVER_PLAIN = 1 << 62
 
 
 class RowWriter:
@@ -76,12 +72,24 @@ class RowWriter:
         n = max(len(fields), 1)
         self.tid_at = tid_at
         self.chain = memoryview(array("i", [-1] * n))
-        self.fields = _integers.zeros("q", n * PICK_WIDTH)
+        # Per field where it ends, and that again unless records may end before it; its lower and its upper word,
+        # in words from the payload on; and how its bits are cut out of the two.
+        self.end, self.due, self.low, self.high, self.shift, self.mask, self.signed = (
+            _integers.zeros("q", n * FIELDS_PER_PICK) for _ in range(7)
+        )
         for pick, triple in enumerate(fields):
             for i, (at, width) in enumerate(triple):
-                self._set_field(pick * PICK_WIDTH + i * FIELD_WIDTH, at, width)
+                self._set_field(pick * FIELDS_PER_PICK + i, at, width)
         for pick, i in tails:
-            self.fields[pick * PICK_WIDTH + i * FIELD_WIDTH + DUE] = 0
+            self.due[pick * FIELDS_PER_PICK + i] = 0
+        self.plain = memoryview(array("q", [self._plain(pick) for pick in range(n)]))
+
+    def _plain(self, pick: int) -> int:
+        # From how many bytes on a record of this pick has all its fields, in two native words each.
+        own = range(pick * FIELDS_PER_PICK, (pick + 1) * FIELDS_PER_PICK)
+        if self.swap or any(self.high[field] == ODD for field in own):
+            return NEVER_PLAIN
+        return max(self.tid_at + 4, *(self.end[field] for field in own))
 
     def put_before(self, pick: int, other: int) -> None:
         """Let the records of a pick be those of another one too, whose row comes next; -1 is none."""
@@ -94,13 +102,13 @@ class RowWriter:
         within = 8 * (at % 4)
         span = 32 if within + bits <= 32 else 64
         words = at // 4, at // 4 + span // 32 - 1
-        self.fields[field + END] = self.fields[field + DUE] = at + abs(width)
-        self.fields[field + LOW], self.fields[field + HIGH] = reversed(words) if self.big else words
-        self.fields[field + SHIFT] = span - within - bits if self.big else within
-        self.fields[field + MASK] = -1 if bits == 64 else (1 << bits) - 1
-        self.fields[field + SIGNED] = -(1 << 63) if bits == 64 else 1 << (bits - 1) if width < 0 else 0
+        self.end[field] = self.due[field] = at + abs(width)
+        self.low[field], self.high[field] = reversed(words) if self.big else words
+        self.shift[field] = span - within - bits if self.big else within
+        self.mask[field] = -1 if bits == 64 else (1 << bits) - 1
+        self.signed[field] = -(1 << 63) if bits == 64 else 1 << (bits - 1) if width < 0 else 0
         if within + bits > 64:
-            self.fields[field + LOW], self.fields[field + HIGH] = at, ODD
+            self.low[field], self.high[field] = at, ODD
 
     def set_output(self, columns: Sequence[memoryview]) -> None:
         """Take the columns to be written: ts, cpu, tid, pick, a, b, c."""
@@ -115,16 +123,22 @@ class RowWriter:
 
     def put(self, n: int, ns: int, cpu: int, at: int, size: int, pick: int) -> int:
         """Write a record behind the first n rows, once for each pick that wants it; return the rows then in use."""
-        task = self._task(at, size)
+        word = at >> 2
         while pick >= 0:
+            field = pick * FIELDS_PER_PICK
             self.ts[n] = ns
             self.cpus[n] = cpu
-            self.tid[n] = task
             self.pick[n] = pick
-            field = pick * PICK_WIDTH
-            self.a[n] = self._integer(at, size, field)
-            self.b[n] = self._integer(at, size, field + FIELD_WIDTH)
-            self.c[n] = self._integer(at, size, field + 2 * FIELD_WIDTH)
+            if size >= self.plain[pick]:
+                self.tid[n] = (self.words[word + (self.tid_at >> 2)] ^ SIGN) - SIGN
+                self.a[n] = self._cut(word, field)
+                self.b[n] = self._cut(word, field + 1)
+                self.c[n] = self._cut(word, field + 2)
+            else:
+                self.tid[n] = self._task(at, size)
+                self.a[n] = self._integer(at, size, field)
+                self.b[n] = self._integer(at, size, field + 1)
+                self.c[n] = self._integer(at, size, field + 2)
             n += 1
             pick = self.chain[pick]
         return n
@@ -147,25 +161,32 @@ class RowWriter:
             return 0
         return (self._word((at + self.tid_at) >> 2) ^ SIGN) - SIGN
 
+    def _cut(self, word: int, field: int) -> int:
+        # A field of a record that is there, in native words.
+        value = self.words[word + self.high[field]]
+        value = value << 32 | self.words[word + self.low[field]]
+        value = value >> self.shift[field] & self.mask[field]
+        return (value ^ self.signed[field]) - self.signed[field]
+
     def _integer(self, at: int, size: int, field: int) -> int:
         # A field as 64 bits; 0 where the record is too short for it.
-        if self.fields[field + END] > size:
-            self.short_records += self.fields[field + DUE] > size
+        if self.end[field] > size:
+            self.short_records += self.due[field] > size
             return 0
-        high = self.fields[field + HIGH]
+        high = self.high[field]
         if high == ODD:
             return self._odd_integer(at, field)
-        value = self._word((at >> 2) + self.fields[field + LOW]) | self._word((at >> 2) + high) << 32
-        value = value >> self.fields[field + SHIFT] & self.fields[field + MASK]
-        return (value ^ self.fields[field + SIGNED]) - self.fields[field + SIGNED]
+        value = self._word((at >> 2) + self.low[field]) | self._word((at >> 2) + high) << 32
+        value = value >> self.shift[field] & self.mask[field]
+        return (value ^ self.signed[field]) - self.signed[field]
 
     def _odd_integer(self, at: int, field: int) -> int:
         # A field of a packed structure that crosses three words, byte by byte.
-        at += self.fields[field + LOW]
+        at += self.low[field]
         value = 0
         for i in range(8):
             value = value << 8 | self.data[at + (i if self.big else 7 - i)]
-        return (value ^ self.fields[field + SIGNED]) - self.fields[field + SIGNED]
+        return (value ^ self.signed[field]) - self.signed[field]
 
     def _word(self, i: int) -> int:
         word = self.words[i]
