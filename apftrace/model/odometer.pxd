@@ -11,8 +11,8 @@ cdef int _ACCEPT, _INJ_VIRQ, _PAGE_FAULT, _USERSPACE_EXIT, _SWITCH, _WAKING, _WA
 cdef int _EXECUTE_START, _EXECUTE_END, _PROCESS_EXIT, _APICV_ACCEPT, _SPENT, _UNANSWERED, _RESET, _STARTUP, _LOST
 cdef long long _MSR_EN, _MSR_INT, _MSR_ACK, _PF_VECTOR, _MC_VECTOR, _HLT_VMX, _HLT_SVM
 cdef long long _RESET_RIP, _DM_SMI, _DM_INIT, _DM_SIPI
-cdef long long _NEVER, _ABSURD
-cdef int _TID, _FIRST, _LAST, _GONE, _STATE, _HOG, _BLOCKED_FOR, _GUEST, _HLTS
+cdef long long _NEVER, _ABSURD, _CPU_MASK
+cdef int _TID, _FIRST, _LAST, _CPU, _GONE, _STATE, _HOG, _BLOCKED_FOR, _GUEST, _HLTS
 cdef int _METERS, _N_METERS, _COUNTED, _MARK
 cdef int _ENTRIES, _VIRQS, _EXIT_TS, _ENTRY_TS, _PREV, _READY_GFN, _VCPU, _WORK
 cdef int _FAULTED, _LIFE, _LIFE_ENTRIES, _READY_ROW, _FIRST_FAULT, _TRIED, _TOLD, _QUEUED, _CHAIN, _SOLE
@@ -22,7 +22,7 @@ cdef int _K_BEGAN, _K_ENTRIES, _K_MARK, _KEPT
 cdef int _N_VECTORS, _DUE, _OTHER, _OWN
 
 cdef class Odometer(Threads):
-    cdef int[::1] use
+    cdef int[::1] use, here
     cdef Waiting waiting
     cdef public Ledger ledger
     cdef public Asleep asleep
@@ -51,6 +51,7 @@ cdef class Odometer(Threads):
     cdef inline int _reset(self, int slot, long long ts, int cpu, long long vcpu, long long rip) except -1 nogil
     @cython.locals(held=longlong)
     cdef inline int _own(self, int slot, int kind, long long ts, int cpu, long long a, long long b, long long c) except -1 nogil
+    cdef inline int _meet(self, int tid, long long ts, int cpu) except -1 nogil
     @cython.locals(i=Py_ssize_t, k=int, slot=int)
     cpdef feed(self, const long long[::1] ts, const int[::1] cpu, const int[::1] tid, const int[::1] kind,
                    const long long[::1] a, const long long[::1] b, const long long[::1] c)

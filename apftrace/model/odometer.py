@@ -45,9 +45,10 @@ _DM_SMI, _DM_INIT, _DM_SIPI = _tp.DM_SMI, _tp.DM_INIT, _tp.DM_SIPI
 _HLT_VMX, _HLT_SVM = _tp.HLT_EXITS
 _NEVER = _NEVER_SEEN
 _ABSURD = 2**60
+_CPU_MASK = 0xFFFF
 
 # Fields of a thread's record in ``state``, first those that `threads` keeps.
-_TID, _FIRST, _LAST = _record.TID, _record.FIRST, _record.LAST
+_TID, _FIRST, _LAST, _CPU = _record.TID, _record.FIRST, _record.LAST, _record.CPU
 _GONE, _STATE, _HOG = _record.GONE, _record.STATE, _record.HOG
 _BLOCKED_FOR, _GUEST, _HLTS = _record.CLOCK + _record.BLOCKED, _record.GUEST, _record.HLTS
 _METERS, _N_METERS, _COUNTED, _MARK = _record.METERS, _record.N_METERS, _record.COUNTED, _record.MARK
@@ -113,6 +114,7 @@ class Odometer(Threads):
         self.holding = lasting // 10
         self.use = memoryview(array("i", [0]) * _N_VECTORS)
         self.use[_tp.LINUX_VECTOR] = _DUE
+        self.here = memoryview(array("i", [-1]) * (_CPU_MASK + 1))
         self.waiting = Waiting(_KEPT)
         self.ledger = Ledger(_READS)
         self.ledger.state = self.state
@@ -371,6 +373,18 @@ class Odometer(Threads):
                 self._spent(slot, _VIRQ_MARK, ts, cpu, lasted=held >= self.holding)
             self._emit(slot, kind, ts, cpu, a, b, c)
 
+    def _meet(self, tid: int, ts: int, cpu: int) -> int:
+        # The thread of an event: nearly always that of the event before on this CPU.
+        slot = self.here[cpu & _CPU_MASK]
+        base = slot * _FIELDS
+        if slot >= 0 and self.state[base + _TID] == tid and self.state[base + _CPU] == cpu:
+            self.state[base + _LAST] = ts
+            return slot
+        slot = self._slot_of(tid, ts, cpu)
+        self._seen(slot, tid, ts, cpu)
+        self.here[cpu & _CPU_MASK] = slot
+        return slot
+
     def feed(
         self,
         ts: memoryview,
@@ -388,8 +402,7 @@ class Odometer(Threads):
                 if k == _LOST:
                     self.asleep.losses += 1
                     continue
-                slot = self._slot_of(tid[i], ts[i], cpu[i])
-                self._seen(slot, tid[i], ts[i], cpu[i])
+                slot = self._meet(tid[i], ts[i], cpu[i])
                 if k == _SWITCH:
                     self._switch(ts[i], cpu[i], a[i], b[i], c[i])
                 elif k in (_WAKING, _WAKEUP):
