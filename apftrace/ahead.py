@@ -1,4 +1,4 @@
-"""Two cores for one analysis: make the next batches while one is used, or one frame beside another."""
+"""Two cores for one analysis: make the next batches while one is used, or frames beside each other."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
 P = ParamSpec("P")
+S = TypeVar("S")
 T = TypeVar("T")
 
 _AHEAD = 4
@@ -31,6 +32,12 @@ def made_ahead(items: Iterable[T]) -> Iterator[T]:
             yield item
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def side_by_side(make: Callable[[S], T], items: Iterable[S]) -> list[T]:
+    """Return what is made of each item, two at a time; worth it where ``beside`` is."""
+    with ThreadPoolExecutor(2) as pool:
+        return list(pool.map(make, items))
 
 
 def beside(make: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T]:

@@ -116,6 +116,7 @@ def conclude(case: Case, inputs: tuple[Input, ...]) -> Analysis:
     faults = faults_table(case)
     timed = beside(latency, faults)
     per_vcpu = beside(vcpus, case.rec, case.threads, case.lives, case.accounting, case.spans)
+    told = beside(stories, case)
     judgement = judge(case)
     return Analysis(
         inputs=inputs,
@@ -135,7 +136,7 @@ def conclude(case: Case, inputs: tuple[Input, ...]) -> Analysis:
         )
         + tuple(_loss_of(side, loss) for side in case.guests for loss in side.rec.losses),
         guests=tuple(_link(case, side) for side in case.guests),
-        stories=stories(case),
+        stories=told.result(),
     )
 
 

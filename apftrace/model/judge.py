@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import polars as pl
 import pyarrow as pa
 
+from apftrace.ahead import side_by_side
 from apftrace.analysis import NotRun
 from apftrace.model import tracepoints as tp
 from apftrace.model.evidence import texts
@@ -18,6 +20,7 @@ from apftrace.schema import FINDINGS
 
 if TYPE_CHECKING:
     from apftrace.model.correlate import Case
+    from apftrace.model.rules.base import Rule
 
 EVIDENCE_PER_RULE = 1000
 """Findings of one rule that carry their events; further ones state everything else."""
@@ -46,16 +49,9 @@ class Judgement:
 
 def judge(case: Case) -> Judgement:
     """Run every rule that has its tracepoints."""
-    stated: list[tuple[str, list[Finding]]] = []
-    not_run = []
-    for rule in CATALOGUE:
-        missing = rule.missing(case)
-        if missing:
-            not_run.append(NotRun(rule.id, missing))
-        else:
-            found = list(rule.find(case))
-            assert all(f["severity"] in rule.severities for f in found), rule.id
-            stated.append((rule.id, found))
+    missing = {rule.id: rule.missing(case) for rule in CATALOGUE}
+    looking = [rule for rule in CATALOGUE if not missing[rule.id]]
+    stated = side_by_side(partial(_look, case), looking)
     findings = _frame(case, stated)
     if case.guests and not case.rec.counts:
         unsafe = guest_unsafe(case)
@@ -63,7 +59,14 @@ def judge(case: Case) -> Judgement:
     else:
         unsafe = (*_unsafe(case), *guest_unsafe(case))
         verdict, headline = _verdict(case, findings, unsafe)
-    return Judgement(findings, tuple(not_run), verdict, headline, unsafe)
+    not_run = tuple(NotRun(rule, lacking) for rule, lacking in missing.items() if lacking)
+    return Judgement(findings, not_run, verdict, headline, unsafe)
+
+
+def _look(case: Case, rule: Rule) -> tuple[str, list[Finding]]:
+    found = list(rule.find(case))
+    assert all(f["severity"] in rule.severities for f in found), rule.id
+    return rule.id, found
 
 
 def _frame(case: Case, stated: list[tuple[str, list[Finding]]]) -> pl.DataFrame:
