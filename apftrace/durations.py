@@ -19,14 +19,6 @@ def duration(value: int, unit: str = "ns") -> str:
     if value < 1000:
         return f"{value} ns"
     for scale, name in _SCALES:
-        number = _three_digits(value / scale)
-        if float(number) < 1000:
-            return f"{number} {name}"
+        if value < 999.5 * scale:
+            return f"{value / scale:.3g} {name}"
     return f"{round(value / 10**9):,} s"
-
-
-def _three_digits(value: float) -> str:
-    for digits, limit in ((2, 9.995), (1, 99.95)):
-        if value < limit:
-            return f"{value:.{digits}f}".rstrip("0").rstrip(".")
-    return f"{value:.0f}"
