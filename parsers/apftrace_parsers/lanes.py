@@ -146,6 +146,14 @@ class Lanes:
         """Say that pages of a lane are missing before the next window."""
         self._mark_gap(lane)
 
+    def skip_to(self, lane: int, page: int) -> None:
+        """Say that the next window of a lane begins with this page of it, by number."""
+        self.page_no[lane] = page
+
+    def stamp_at(self, at: int) -> int:
+        """Return the raw stamp of the page at ``data[at:]``."""
+        return self._number(at, 8)
+
     def feed(self, lane: int, at: int, size: int) -> None:
         """Give a lane its next window: whole pages at ``data[at:at + size]``."""
         self.page[lane] = at

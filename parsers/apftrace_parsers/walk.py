@@ -7,7 +7,7 @@ read with pread into the same windows over and over; a mapping would count as re
 from __future__ import annotations
 
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from mmap import PAGESIZE, mmap
 from typing import TYPE_CHECKING, Protocol, Self
 
@@ -15,12 +15,14 @@ from apftrace_parsers import subbuf
 from apftrace_parsers.base import Loss
 from apftrace_parsers.importlog import ImportLog
 from apftrace_parsers.integers import NO_NS
+from apftrace_parsers.landmarks import Landmarks
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from apftrace_parsers.base import PassResult
     from apftrace_parsers.clock import Bounds, Clock, Piece
+    from apftrace_parsers.landmarks import Mark
 
 WINDOWS_BUDGET = 32 << 20
 LARGEST_WINDOW = 1 << 20
@@ -51,6 +53,12 @@ class Pages(Protocol):
 
     def fill(self, window: memoryview) -> int:
         """Put the next whole pages into a window; return their bytes, 0 at the end."""
+
+    def mark(self) -> Mark:
+        """Return where the next fill begins."""
+
+    def resume(self, mark: Mark) -> None:
+        """Let the next fill begin elsewhere."""
 
 
 class Lane(Protocol):
@@ -93,6 +101,7 @@ class Ring:
         long_size: bytes of the kernel's long.
         clock: makes ns of stamps.
         tid_at: offset of common_pid in records.
+        landmarks: per lane; none before a whole pass has ended.
     """
 
     lanes: tuple[Lane, ...]
@@ -100,6 +109,7 @@ class Ring:
     long_size: int
     clock: Clock
     tid_at: int
+    landmarks: list[Landmarks] = field(default_factory=list, compare=False)
 
     @property
     def instances(self) -> tuple[str, ...]:
@@ -127,7 +137,9 @@ class Pass:
         self._view = memoryview(data)
         self._at = [2 * sum(self._sizes[:i]) for i in range(len(self._sizes))]
         self._turn = [0] * len(self._sizes)
-        self._ahead: list[Future[int] | None] = [None] * len(self._sizes)
+        self._ahead: list[Future[tuple[int, Mark]] | None] = [None] * len(self._sizes)
+        self._page = [0] * len(self._sizes)
+        self._landmarks = [Landmarks() for _ in ring.lanes]
         self._ended = [False] * len(self._sizes)
         total = sum(lane.size for lane in ring.lanes)
         fills_ahead = total >= THREADS_FROM and not self.bounded
@@ -165,8 +177,17 @@ class Pass:
             if own not in bounds:
                 bounds[own] = clock.raw_bounds(lane.cpu, start_ns, end_ns)
             self.walker.set_bounds(i, *bounds[own])
+            self._skip(i, bounds[own][0])
         if pieces:
             self.walker.stamps.set_pieces(pieces, spans)
+
+    def _skip(self, lane: int, stamp: int) -> None:
+        """Let a lane begin shortly before a raw stamp, where an earlier pass has shown where that is."""
+        place = self.ring.landmarks[lane].before(stamp) if self.bounded and self.ring.landmarks else None
+        if place:
+            self._page[lane], mark = place
+            self._pages[lane].resume(mark)
+            self.walker.skip_to(lane, self._page[lane])
 
     def refill(self, lane: int) -> bool:
         """Give a lane its next window; say whether there was one."""
@@ -174,21 +195,25 @@ class Pass:
             return False
         future = self._ahead[lane]
         turn = self._turn[lane]
-        size = future.result() if future else self._fill(lane, turn)
+        size, mark = future.result() if future else self._fill(lane, turn)
         if self._pages[lane].hole:
             self.walker.break_off(lane)
         if not size:
             self._ended[lane] = True
             return False
-        self.walker.feed(lane, self._at[lane] + turn * self._sizes[lane], size)
+        at = self._at[lane] + turn * self._sizes[lane]
+        self.walker.feed(lane, at, size)
+        self._landmarks[lane].note(self.walker.stamp_at(at), self._page[lane], mark)
+        self._page[lane] += size // self.ring.lanes[lane].page_size
         self._turn[lane] = 1 - turn
         if self._threads:
             self._ahead[lane] = self._threads.submit(self._fill, lane, 1 - turn)
         return True
 
-    def _fill(self, lane: int, turn: int) -> int:
+    def _fill(self, lane: int, turn: int) -> tuple[int, Mark]:
         at = self._at[lane] + turn * self._sizes[lane]
-        return self._pages[lane].fill(self._view[at : at + self._sizes[lane]])
+        mark = self._pages[lane].mark()
+        return self._pages[lane].fill(self._view[at : at + self._sizes[lane]]), mark
 
     def take_losses(self) -> None:
         """Take over the losses that the walker has found so far."""
@@ -220,6 +245,8 @@ class Pass:
             result.losses += self._losses[i]
         self._note_damage()
         result.notes += self.log.sentences()
+        if not self.bounded:
+            self.ring.landmarks[:] = self._landmarks
         return {
             (number, event): n
             for number in range(len(self.ring.instances))

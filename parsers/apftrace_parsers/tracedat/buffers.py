@@ -20,6 +20,7 @@ from apftrace_parsers.tracedat.section import read_section_header
 if TYPE_CHECKING:
     from apftrace_parsers.cursor import FileCursor
     from apftrace_parsers.importlog import ImportLog
+    from apftrace_parsers.landmarks import Mark
     from apftrace_parsers.tracedat.meta import Meta
     from apftrace_parsers.tracedat.options import Buffer, CpuData
     from apftrace_parsers.walk import Lane, Pages
@@ -86,6 +87,14 @@ class PlainPages:
             got -= got % lane.page_size
         self._done += got
         return got
+
+    def mark(self) -> Mark:
+        """Return where the next fill begins: bytes of the lane."""
+        return (self._done,)
+
+    def resume(self, mark: Mark) -> None:
+        """Let the next fill begin elsewhere."""
+        (self._done,) = mark
 
 
 @dataclass(frozen=True)
@@ -170,6 +179,14 @@ class ChunkPages:
             self._at += CHUNK_HEAD + packed
             self._left -= 1
         return used
+
+    def mark(self) -> Mark:
+        """Return where the next fill begins: offset of its first chunk, and how many chunks are left."""
+        return self._at, self._left
+
+    def resume(self, mark: Mark) -> None:
+        """Let the next fill begin elsewhere."""
+        self._at, self._left = mark
 
     def _is_sane(self, packed: int, size: int) -> bool:
         lane = self._lane
