@@ -23,7 +23,8 @@ NARROW = frozenset({"cpu", "tid", "entries", "virqs", "hlts", "hog", "first", "v
 """Columns that are kept as int32; all others are int64."""
 
 _SEQ, _TS, _CPU, _TID, _A, _B, _C, _READ = range(8)
-_ROOM = 4096
+# No power of two: one row of all columns of all kinds would share a few lines of the cache.
+_ROOM = 4096 + 8
 _MOST = 16
 
 
