@@ -94,14 +94,14 @@ def look(source: Source, spans: Iterable[tuple[int, int]], tids: Set[int]) -> li
     found: list[Record] = []
     wakes = pl.col("pick").is_in([WAKING, WAKEUP])
     shared = pl.col("pick").is_in([SWITCH, ISSUE, COMPLETE])
-    own = pl.col("tid").is_in(sorted(tids))
+    own, woken = (pl.col(who).is_in(sorted(tids)) for who in ("tid", "a"))
+    lost = pl.col("pick") < 0
     for start, stop in _joined(spans):
         taken: list[Record] = []
         for batch in source.stream(PICKS, PassResult(), start_ns=start, end_ns=stop):
             frame = pl.from_arrow(batch)
             assert isinstance(frame, pl.DataFrame)
-            kept = frame.filter(shared | (wakes & pl.col("a").is_in(sorted(tids))) | (own & ~wakes))
-            kept = kept.filter(pl.col("pick") >= 0)
+            kept = frame.filter(shared | (wakes & woken) | (own & ~wakes & ~lost))
             if len(taken) + kept.height > MOST_ROWS:
                 taken = []
                 break

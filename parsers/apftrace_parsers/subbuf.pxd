@@ -20,6 +20,8 @@ cdef class Walker(Lanes):
     cdef int[::1] pick, lanes, lengths
     cdef unsigned char[::1] payloads
 
+    @cython.locals(base=longlong, i=longlong)
+    cpdef dict hits(self, int instance)
     @cython.locals(i=int)
     cpdef bint join(self, int lane)
     cpdef long long merge(self, long long n)

@@ -86,7 +86,7 @@ class Walker(Lanes):
         self.rows = RowWriter(data, big=big)
         self.cpu = memoryview(array("i", cpus))
         self.want_base = memoryview(array("q", [EVENT_IDS * i for i in instances]))
-        self.want = memoryview(array("h", [-1] * n_slots))
+        self.want = memoryview(array("h", [-1]) * n_slots)
         self.counts = _integers.zeros("q", n_slots)
         self.report_gaps = _integers.filled(1, n)
         self.head_pick = _integers.zeros("i", n)
@@ -124,7 +124,11 @@ class Walker(Lanes):
     def hits(self, instance: int) -> dict[int, int]:
         """Return the number of records per event id, within the bounds, of one instance."""
         base = instance * EVENT_IDS
-        return {i: self.counts[base + i] for i in range(EVENT_IDS) if self.counts[base + i]}
+        found = {}
+        for i in range(EVENT_IDS):
+            if self.counts[base + i]:
+                found[i] = self.counts[base + i]
+        return found
 
     @property
     def short_records(self) -> int:
