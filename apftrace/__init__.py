@@ -6,9 +6,15 @@
 'clean'
 """
 
-from apftrace.analysis import Analysis
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from apftrace.api import ASYNC_PF_EVENTS, Trace, analyze, read_trace, scan_events
 from apftrace.errors import ApftraceError, ReportError, TraceError, TraceFormatError, TraceUnsupported
+
+if TYPE_CHECKING:
+    from apftrace.analysis import Analysis
 
 __version__ = "0.1.0"
 
@@ -25,3 +31,12 @@ __all__ = (
     "read_trace",
     "scan_events",
 )
+
+
+def __getattr__(name: str) -> object:
+    # Only annotations name it, and its dataclasses take longer to make than --help to print.
+    if name == "Analysis":
+        from apftrace.analysis import Analysis
+
+        return Analysis
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -7,13 +7,12 @@ import os
 import zlib
 from typing import TYPE_CHECKING
 
-from apftrace_parsers.ftracetext.graph import is_graph
-from apftrace_parsers.ftracetext.lines import LATENCY, MARK, RECORD
-from apftrace_parsers.ftracetext.source import TextFile
 from apftrace_parsers.ftracetext.text import GZIP, GzipText, PlainText
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from apftrace_parsers.ftracetext.source import TextFile
 
 _STARTS = (b"# tracer: ", b"cpus=", b"version = 6\n")
 
@@ -39,6 +38,8 @@ class FtraceTextParser:
             TraceUnsupported: the text is of another form, or of several machines.
             OSError: the file cannot be read.
         """
+        from apftrace_parsers.ftracetext.source import TextFile
+
         with contextlib.ExitStack() as on_error:
             fd = os.open(path, os.O_RDONLY)
             on_error.callback(os.close, fd)
@@ -50,6 +51,10 @@ class FtraceTextParser:
 
 
 def _is_ftrace(head: bytes) -> bool:
+    # Here and above, because the patterns of lines take longer to compile than a small trace.dat to read.
+    from apftrace_parsers.ftracetext.graph import is_graph
+    from apftrace_parsers.ftracetext.lines import LATENCY, MARK, RECORD
+
     text = head.lstrip()
     if text.startswith(_STARTS) or b"\0" in head:
         return b"\0" not in head

@@ -15,7 +15,6 @@ from apftrace_parsers.tracedat.buffers import lanes_of
 from apftrace_parsers.tracedat.cpustat import parse_cpustats
 from apftrace_parsers.tracedat.header import MAGIC, read_header
 from apftrace_parsers.tracedat.info import info_of
-from apftrace_parsers.tracedat.latency import open_latency
 from apftrace_parsers.tracedat.sections import read_v7
 from apftrace_parsers.tracedat.timesync import clock_of
 from apftrace_parsers.tracedat.v6 import read_v6
@@ -78,6 +77,9 @@ def _read(fd: int, path: str) -> TraceDat | LatencyDat:
     header = read_header(cursor)
     meta = (read_v6 if header.version == 6 else read_v7)(cursor, header, log)
     if meta.options.buffers and all(buffer.text for buffer in meta.options.buffers):
+        # Here, because nearly no trace.dat is text, and the parser of text is large.
+        from apftrace_parsers.tracedat.latency import open_latency
+
         return open_latency(cursor, meta, fd, log)
     _check_buffers(meta, log)
     table = EventTable(meta.event_texts, meta.kernel_long)
