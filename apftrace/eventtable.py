@@ -168,22 +168,34 @@ def _merged(
     result: PassResult,
 ) -> Iterator[pa.RecordBatch]:
     picks = [Pick((f"{f.system}:{f.name}",), tuple((g.name,) for g in _own_fields(f))) for f in chosen]
-    # Which of a, b, c holds a column, by pick.
-    places: dict[str, dict[str, list[int]]] = {}
-    for number, form in enumerate(chosen):
-        for letter, field in zip(_LETTERS, _own_fields(form), strict=False):
-            column = named[form.id][field.name]
-            places.setdefault(column, {}).setdefault(letter, []).append(number)
+    places = _places(chosen, named)
     comms = _Names(source.info.comms)
     names = pa.array([form.name for form in chosen], pa.string())
     for batch in source.stream(picks, result):
         yield _unmerge(batch, schema, places, comms, names)
 
 
+def _places(
+    chosen: Sequence[EventFormat], named: dict[int, dict[str, str]]
+) -> dict[str, dict[str, pa.BooleanArray]]:
+    """Return per column which of a, b, c holds it, and there for which picks."""
+    held: dict[str, dict[str, set[int]]] = {}
+    for number, form in enumerate(chosen):
+        for letter, field in zip(_LETTERS, _own_fields(form), strict=False):
+            held.setdefault(named[form.id][field.name], {}).setdefault(letter, set()).add(number)
+    return {
+        column: {
+            letter: pa.array([n in numbers for n in range(len(chosen))])
+            for letter, numbers in letters.items()
+        }
+        for column, letters in held.items()
+    }
+
+
 def _unmerge(
     batch: pa.RecordBatch,
     schema: pa.Schema,
-    places: dict[str, dict[str, list[int]]],
+    places: dict[str, dict[str, pa.BooleanArray]],
     comms: _Names,
     names: pa.Array,
 ) -> pa.RecordBatch:
@@ -204,8 +216,8 @@ def _unmerge(
     }
     for column, letters in places.items():
         values = pa.scalar(None, pa.int64())
-        for letter, numbers in letters.items():
-            holds = pa.array([n in numbers for n in range(len(names))]).take(pick)
+        for letter, picks in letters.items():
+            holds = picks.take(pick)
             data = batch.column(letter)
             if len(letters) == 1 and not data.offset:
                 # The values stay where they are; the mask says which of them are the column's.
