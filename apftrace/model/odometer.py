@@ -15,12 +15,12 @@ from __future__ import annotations
 
 from array import array
 
-from apftrace.model import thread_record as _record
+from apftrace.model import thread_record as _thread
 from apftrace.model import tracepoints as _tp
+from apftrace.model import vcpu_record as _vcpu
 from apftrace.model.asleep import Asleep
 from apftrace.model.ledger import Ledger
 from apftrace.model.readings import NEVER as _NEVER_SEEN
-from apftrace.model.readings import READINGS
 from apftrace.model.threads import Threads
 from apftrace.model.waiting import Waiting
 
@@ -47,53 +47,22 @@ _NEVER = _NEVER_SEEN
 _ABSURD = 2**60
 _CPU_MASK = 0xFFFF
 
-# Fields of a thread's record in ``state``, first those that `threads` keeps.
-_TID, _FIRST, _LAST, _CPU = _record.TID, _record.FIRST, _record.LAST, _record.CPU
-_GONE, _STATE, _HOG = _record.GONE, _record.STATE, _record.HOG
-_BLOCKED_FOR, _GUEST, _HLTS = _record.CLOCK + _record.BLOCKED, _record.GUEST, _record.HLTS
-_METERS, _N_METERS, _COUNTED, _MARK = _record.METERS, _record.N_METERS, _record.COUNTED, _record.MARK
-_ENTRIES, _VIRQS, _EXIT_TS, _ENTRY_TS, _PREV, _READY_GFN, _VCPU, _WORK = (
-    _record.N_FIELDS + n for n in range(8)
-)
-# The thread's last fault events: any of the three, the row of its not_present and of its ready.
-_FAULTED, _LIFE, _LIFE_ENTRIES, _READY_ROW, _FIRST_FAULT, _TRIED, _TOLD, _QUEUED, _CHAIN, _SOLE = (
-    _WORK + 1 + n for n in range(10)
-)
-# A try whose outcome is not known yet.
-_T_TS, _T_CPU, _T_GVA, _T_GFN, _T_ENTRIES, _T_EXIT, _T_FIRST = (_SOLE + 1 + n for n in range(7))
-# Its entries when it had last entered at the reset vector.
-_AT_RESET = _T_FIRST + 1
-# Per kind of phase a mark where it began.
-_WAIT_MARK, _ACCEPT_MARK, _VIRQ_MARK, _WORK_MARK = (_AT_RESET + 1 + n * _MARK for n in range(4))
-_FIELDS = _WORK_MARK + _MARK
-
-_BLANK = array("q", bytes(8 * _FIELDS))
-for _field, _value in {
-    _EXIT_TS: _NEVER, _ENTRY_TS: _NEVER, _PREV: -2, _READY_GFN: -1, _VCPU: -1, _FAULTED: -1, _CHAIN: -1, _LIFE: -1,
-    _ACCEPT_MARK: _NEVER, _VIRQ_MARK: _NEVER, _WORK_MARK: _NEVER,
-}.items():  # fmt: skip
-    _BLANK[_field] = _value
-
-# What is kept with a life that waits: when it began, its vCPU's entries at its completed, and a mark there.
-_K_BEGAN, _K_ENTRIES, _K_MARK = range(3)
-_KEPT = _K_MARK + _MARK
-
-_SOURCES = {
-    "entries": _ENTRIES, "virqs": _VIRQS, "exit_ts": _EXIT_TS, "hog": _HOG, "vcpu_tid": _SOLE,
-    "first": _FIRST_FAULT, "tried": _TRIED, "told": _TOLD, "queued": _QUEUED,
-    "ran": _COUNTED, "waited": _COUNTED + 1, "slept": _COUNTED + 2, "blocked": _COUNTED + 3,
-    "guest": _COUNTED + 4, "hlts": _COUNTED + 5,
-}  # fmt: skip
-
-# What an interrupt vector is used for: page-ready as told, anything else, or only ever right after a ready
-# (then it is a guest's own choice of page-ready vector, made before the trace).
-_N_VECTORS = 256
-_DUE, _OTHER, _OWN = 1, 2, 4
-
-_READS = {
-    kind: {name: _SOURCES[name] for name in READINGS.get(kind, ())}
-    for kind in (*range(len(_tp.TRACEPOINTS)), _tp.SPENT, _tp.UNANSWERED, _tp.RESET, _tp.STARTUP)
-}
+# Fields of a thread's record in ``state``.
+_TID, _FIRST, _LAST, _CPU = _thread.TID, _thread.FIRST, _thread.LAST, _thread.CPU
+_GONE, _STATE, _HOG, _GUEST, _HLTS = _thread.GONE, _thread.STATE, _thread.HOG, _thread.GUEST, _thread.HLTS
+_METERS, _N_METERS, _COUNTED, _MARK = _thread.METERS, _thread.N_METERS, _thread.COUNTED, _thread.MARK
+_BLOCKED_FOR = _thread.CLOCK + _thread.BLOCKED
+_ENTRIES, _VIRQS, _EXIT_TS, _ENTRY_TS = _vcpu.ENTRIES, _vcpu.VIRQS, _vcpu.EXIT_TS, _vcpu.ENTRY_TS
+_PREV, _READY_GFN, _VCPU, _WORK = _vcpu.PREV, _vcpu.READY_GFN, _vcpu.VCPU, _vcpu.WORK
+_FAULTED, _LIFE, _LIFE_ENTRIES, _READY_ROW = _vcpu.FAULTED, _vcpu.LIFE, _vcpu.LIFE_ENTRIES, _vcpu.READY_ROW
+_FIRST_FAULT, _TRIED, _TOLD = _vcpu.FIRST_FAULT, _vcpu.TRIED, _vcpu.TOLD
+_QUEUED, _CHAIN, _SOLE, _AT_RESET = _vcpu.QUEUED, _vcpu.CHAIN, _vcpu.SOLE, _vcpu.AT_RESET
+_T_TS, _T_CPU, _T_GVA, _T_GFN = _vcpu.T_TS, _vcpu.T_CPU, _vcpu.T_GVA, _vcpu.T_GFN
+_T_ENTRIES, _T_EXIT, _T_FIRST = _vcpu.T_ENTRIES, _vcpu.T_EXIT, _vcpu.T_FIRST
+_WAIT_MARK, _ACCEPT_MARK = _vcpu.WAIT_MARK, _vcpu.ACCEPT_MARK
+_VIRQ_MARK, _WORK_MARK, _FIELDS = _vcpu.VIRQ_MARK, _vcpu.WORK_MARK, _vcpu.N_FIELDS
+_K_BEGAN, _K_ENTRIES, _K_MARK, _KEPT = _vcpu.K_BEGAN, _vcpu.K_ENTRIES, _vcpu.K_MARK, _vcpu.KEPT
+_N_VECTORS, _DUE, _OTHER, _OWN = _vcpu.N_VECTORS, _vcpu.DUE, _vcpu.OTHER, _vcpu.OWN
 
 
 class Odometer(Threads):
@@ -109,14 +78,14 @@ class Odometer(Threads):
     """
 
     def __init__(self, lasting: int = 0) -> None:
-        super().__init__(_BLANK)
+        super().__init__(_vcpu.blank())
         self.lasting = lasting
         self.holding = lasting // 10
         self.use = memoryview(array("i", [0]) * _N_VECTORS)
         self.use[_tp.LINUX_VECTOR] = _DUE
         self.here = memoryview(array("i", [-1]) * (_CPU_MASK + 1))
         self.waiting = Waiting(_KEPT)
-        self.ledger = Ledger(_READS)
+        self.ledger = Ledger(_vcpu.READS)
         self.ledger.state = self.state
         self.asleep = Asleep()
         self.function = 0
@@ -198,22 +167,13 @@ class Odometer(Threads):
         # A try that became nothing is an anchor of its own, with the thread's reading at its time.
         base = slot * _FIELDS
         if self.state[base + _FAULTED] == _TRY:
-            entries = self.state[base + _ENTRIES]
-            exit_ts = self.state[base + _EXIT_TS]
+            entries, exit_ts = self.state[base + _ENTRIES], self.state[base + _EXIT_TS]
             self.state[base + _ENTRIES] = self.state[base + _T_ENTRIES]
             self.state[base + _EXIT_TS] = self.state[base + _T_EXIT]
             self.state[base + _FIRST_FAULT] = self.state[base + _T_FIRST]
-            self.ledger.put(
-                _TRY,
-                self.state[base + _T_TS],
-                self.state[base + _T_CPU],
-                base,
-                self.state[base + _T_GVA],
-                self.state[base + _T_GFN],
-                last,
-            )
-            self.state[base + _ENTRIES] = entries
-            self.state[base + _EXIT_TS] = exit_ts
+            ts, gva, gfn = self.state[base + _T_TS], self.state[base + _T_GVA], self.state[base + _T_GFN]
+            self.ledger.put(_TRY, ts, self.state[base + _T_CPU], base, gva, gfn, last)
+            self.state[base + _ENTRIES], self.state[base + _EXIT_TS] = entries, exit_ts
 
     def _tried(self, slot: int, gva: int) -> bool:
         # Say whether the thread's previous fault event is the try that came to this, and take it off.
@@ -440,12 +400,8 @@ class Odometer(Threads):
         return frozenset(vec for vec in range(_N_VECTORS) if self.use[vec] & _OTHER)
 
     def threads(self) -> dict[str, list[int]]:
-        """Return every thread's final reading: tid, first, last, entries, entry_ts, hlts, virqs, vcpu, gone, state."""
-        fields = {
-            "tid": _TID, "first": _FIRST, "last": _LAST, "entries": _ENTRIES, "entry_ts": _ENTRY_TS,
-            "hlts": _HLTS, "virqs": _VIRQS, "vcpu": _VCPU, "gone": _GONE, "state": _STATE,
-        }  # fmt: skip
+        """Return every thread's final reading, by the names of ``vcpu_record.FINAL``."""
         return {
             name: [self._state_store[slot * _FIELDS + at] for slot in range(self.n_threads)]
-            for name, at in fields.items()
+            for name, at in _vcpu.FINAL.items()
         }
