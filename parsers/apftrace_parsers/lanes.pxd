@@ -21,7 +21,7 @@ cdef class Lanes:
     cdef int n_located
 
     @cython.locals(page=longlong, size=longlong, raw=longlong, commit=longlong, used=longlong, data=longlong,
-                   missed=longlong, disordered=bint, known=bint)
+                   missed=longlong, early=bint, disordered=bint, known=bint)
     cdef int _open_page(self, int lane) noexcept nogil
     @cython.locals(after=longlong, later=longlong)
     cdef bint _next_is_early(self, int lane, long long raw) noexcept nogil

@@ -195,14 +195,16 @@ class Lanes:
             self._drop_page(lane, BAD_COMMIT, page + 8)
             return RECORD
         self.raw[lane] = raw
+        early = raw < self.raw_from[lane]
         if raw > self.raw_upto[lane]:
             self.past_end[lane] = 1
-        elif raw < self.raw_from[lane] and self._next_is_early(lane, raw):
-            self.gap[lane] = 0
-            return RECORD
-        else:
+        elif not early or not self._next_is_early(lane, raw):
             self.pos[lane] = data
             self.end[lane] = data + used
+        if early:
+            # What is missing before the page is missing before the bounds.
+            self.gap[lane] = 0
+            return RECORD
         if not commit & MISSED_EVENTS and self.gap[lane] == 0:
             return RECORD
         missed = UNKNOWN

@@ -35,6 +35,19 @@ def test_missed_events_before_the_first_page(walker_module: ModuleType) -> None:
     assert Found(walker_module, writer.finish(), layout).rows[0] == (500, 3, 0, -1, 4, -(1 << 63), 0)
 
 
+def test_what_is_missing_before_the_bounds_is_not_told(walker_module: ModuleType, layout: Layout) -> None:
+    writer = SubbufWriter(layout)
+    writer.data(100, payload(layout, 1))
+    writer.missed(5)
+    writer.data(200, payload(layout, 2))
+    writer.data(250, payload(layout, 3))
+    writer.missed(7)
+    writer.data(300, payload(layout, 4))
+    found = Found(walker_module, writer.finish(), layout, bounds=(240, 400))
+    assert found.rows[1] == (300, 3, 0, -1, 7, 250, 0)
+    assert found.stamps == [250, 300, 300]
+
+
 LATE = struct.pack("<Q", 3 << 60)
 
 
