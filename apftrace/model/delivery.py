@@ -196,7 +196,9 @@ def deliveries(rec: Recording, paired: pl.DataFrame, lives: pl.DataFrame, vector
         pl.lit("accept").alias("implied"),
         pl.lit(None, pl.Int64).alias("doubted"),
     )
-    return pl.concat([traced.select(*columns, *readings), implied.select(*columns, *readings)]).sort("seq")
+    traced = traced.select(*columns, *readings)
+    # Sorting what is in order already would copy all of it.
+    return pl.concat([traced, implied.select(*columns, *readings)]).sort("seq") if implied.height else traced
 
 
 def without_repeats(delivered: pl.DataFrame, ack_rows: pl.DataFrame) -> pl.DataFrame:
@@ -233,20 +235,7 @@ def with_ack(delivered: pl.DataFrame, ack_rows: pl.DataFrame) -> tuple[pl.DataFr
     if ack_rows["acked"].null_count():
         matched = _match_by_order(delivered, ack_rows)
     else:
-        matched = (
-            ack_rows.sort("acked")
-            .join_asof(
-                delivered.select(pl.col("start").alias("acked"), "tid", pl.col("seq").alias("delivery")).sort(
-                    "acked"
-                ),
-                on="acked",
-                by="tid",
-                strategy="backward",
-                check_sortedness=False,
-                allow_exact_matches=False,
-            )
-            .sort("seq")
-        )
+        matched = ack_rows.with_columns(_last_before(delivered, ack_rows))
     extra = pl.col("delivery").is_null() | ~pl.col("delivery").is_first_distinct()
     matched = acks_across_cpus(delivered, matched.with_columns(extra.alias("extra")))
     own = matched.filter(pl.col("delivery").is_not_null() & ~pl.col("extra")).select(
@@ -258,6 +247,24 @@ def with_ack(delivered: pl.DataFrame, ack_rows: pl.DataFrame) -> tuple[pl.DataFr
     # Never before its ready, whatever the clocks of two CPUs say.
     late = pl.when(pl.col("acked").is_not_null()).then(pl.max_horizontal("acked", "start"))
     return found.with_columns(late.alias("acked")), matched
+
+
+def _last_before(delivered: pl.DataFrame, ack_rows: pl.DataFrame) -> pl.Series:
+    """Return ``delivery`` per ACK: the seq of the last one on its thread that began before it; null when none did."""
+    began = delivered.select(pl.col("start").alias("acked"), "tid", pl.col("seq").alias("delivery"))
+    found = (
+        ack_rows.select("acked", "tid", pl.int_range(pl.len()).alias("row"))
+        .sort("acked")
+        .join_asof(
+            began.sort("acked"),
+            on="acked",
+            by="tid",
+            strategy="backward",
+            check_sortedness=False,
+            allow_exact_matches=False,
+        )
+    )
+    return found.sort("row")["delivery"]
 
 
 def _match_by_order(delivered: pl.DataFrame, ack_rows: pl.DataFrame) -> pl.DataFrame:

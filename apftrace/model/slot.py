@@ -18,6 +18,7 @@ def busy_spans(delivered: pl.DataFrame, last_ns: int) -> pl.DataFrame:
     A delivery that was never ACKed keeps the slot until the next delivery, which proves that it was
     free again, or else to the end of the trace. The spans of a thread follow one another in time.
     """
+    delivered = delivered.select("tid", "start", "acked", "token", "life")
     parts = [_of_thread(part, last_ns) for part in delivered.partition_by("tid")]
     return pl.concat(parts) if parts else _of_thread(delivered, last_ns)
 

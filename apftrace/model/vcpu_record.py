@@ -20,7 +20,7 @@ ready, the vCPU that it is, the work item that it executes."""
 FAULTED, LIFE, LIFE_ENTRIES, READY_ROW, FIRST_FAULT, TRIED, TOLD, QUEUED, CHAIN, SOLE = (
     WORK + 1 + n for n in range(10)
 )
-"""Its last fault events: any of the three, the row of its not_present and of its ready; for the links see `readings`."""
+"""Its last fault events: any of the three, the row of its not_present and of its ready; `readings` has the links."""
 
 T_TS, T_CPU, T_GVA, T_GFN, T_ENTRIES, T_EXIT, T_FIRST = (SOLE + 1 + n for n in range(7))
 """A try whose outcome is not known yet."""
