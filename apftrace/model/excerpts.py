@@ -92,12 +92,16 @@ def _lines(case: Case, records: Sequence[Line], token: int, gva: int | None) -> 
     for at in _chosen(groups, token, gva):
         left = sum(len(group) for group in groups[last + 1 : at])
         if left:
-            yield f"... {left} more records ..."
+            yield _left_out(left)
         yield _line(case, groups[at])
         last = at
     left = sum(len(group) for group in groups[last + 1 :])
     if left:
-        yield f"... {left} more records ..."
+        yield _left_out(left)
+
+
+def _left_out(records: int) -> str:
+    return f"... {records} more record{'' if records == 1 else 's'} ..."
 
 
 def _chosen(groups: Sequence[Sequence[Line]], token: int, gva: int | None) -> list[int]:
