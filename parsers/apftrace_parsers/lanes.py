@@ -207,16 +207,16 @@ class Lanes:
             return RECORD
         if not commit & MISSED_EVENTS and self.gap[lane] == 0:
             return RECORD
-        missed = UNKNOWN
-        disordered = self.gap[lane] == SINCE_EVER
-        if self.gap[lane] == 0 and commit & MISSED_STORED and data + used + self.long_size <= page + size:
-            missed = self._number(data + used, self.long_size)
+        counted = self.gap[lane] == 0 and commit & MISSED_STORED and data + used + self.long_size <= page + size
+        self._put_gap_at_head(lane, raw, self._number(data + used, self.long_size) if counted else UNKNOWN)
+        return GAP
+
+    def _put_gap_at_head(self, lane: int, raw: int, missed: int) -> None:
+        known = self.last_raw[lane] >= 0 and self.gap[lane] != SINCE_EVER
         self.gap[lane] = 0
         self.head_ns[lane] = self.stamps.ns(lane, raw)
         self.head_len[lane] = missed if missed >= 0 else UNKNOWN
-        known = self.last_raw[lane] >= 0 and not disordered
         self.head_at[lane] = self.stamps.ns(lane, self.last_raw[lane]) if known else NO_STAMP
-        return GAP
 
     def _next_is_early(self, lane: int, raw: int) -> bool:
         # Whether the page that follows starts before the bounds too: then the page at hand is all outside.
