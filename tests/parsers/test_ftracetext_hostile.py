@@ -107,8 +107,19 @@ def test_lines_are_whole_whatever_the_pieces(data: bytes, size: int) -> None:
     pieces = [data[at : at + size] for at in range(0, len(data), size)]
     blocks = list(whole_lines(iter(pieces), ImportLog()))
     assert all(block.endswith(b"\n") for block in blocks)
-    ended = data if data.endswith(b"\n") or not data else data + b"\n"
-    assert b"".join(blocks) == ended
+    assert b"".join(blocks) == data[: data.rfind(b"\n") + 1]
+
+
+def test_a_last_line_that_is_cut_off_is_left_out(tmp_path: Path) -> None:
+    # What is left of it may still read well: another token, another page.
+    path = tmp_path / "t"
+    path.write_bytes(RECORD + HEAD + b"kvm_entry: vcpu 12, rip 0x1")
+    rows, result = streamed(path, tp.PICKS)
+    assert [row["a"] for row in rows] == [0]
+    assert result.notes == [
+        "the text ends within a line, which is left out: "
+        "'            bash-4430    [000] d..2.  1719.013169: kvm_entry: vcpu 12, rip 0x1'"
+    ]
 
 
 SIZE = 500_000

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     from apftrace_parsers.importlog import ImportLog
 
+UNFINISHED = "unfinished lines"
+"""Kind of note: the text ends where no line does."""
 MAX_LINE = 1 << 16
 """Most of a line that is kept from one piece to the next: trace_seq of the kernel holds 8 KiB at most."""
 COMM_COLUMNS = 16
@@ -174,7 +176,8 @@ class Grammar:
 def whole_lines(pieces: Iterator[bytes], log: ImportLog) -> Iterator[bytes]:
     """Yield the pieces of a text again, cut after line ends; lines beyond all measure are left out.
 
-    The kernel prints no zero byte: where one stands, the file has a hole.
+    So is a last line without its end: a token may lack its last digits. The kernel prints no zero byte: where one
+    stands, the file has a hole.
     """
     carry, overlong, at = b"", False, 0
     for piece in pieces:
@@ -195,8 +198,8 @@ def whole_lines(pieces: Iterator[bytes], log: ImportLog) -> Iterator[bytes]:
         if len(carry) > MAX_LINE:
             carry, overlong = b"", True
             log.count("lines beyond all measure, left out", 1)
-    if carry:
-        yield carry + b"\n"
+    if carry.strip():
+        log.note(UNFINISHED, f"the text ends within a line, which is left out: {carry.decode(errors='replace')!r}")
 
 
 def split_task(task: bytes) -> tuple[str, str]:
