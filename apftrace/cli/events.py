@@ -65,12 +65,23 @@ def events(trace: Path, names: tuple[str, ...], output: Path | None, format_: st
                 opened.source, _fitting(opened.source, names) or _present(opened.source), result
             )
         except KeyError as error:
-            raise click.UsageError(f"{trace} does not describe the event {error.args[0]!r}") from None
+            name = str(error.args[0])
+            raise click.UsageError(
+                f"{trace} does not describe the event {name!r}{_meant(opened.source, name)}"
+            ) from None
         _write(rows, chosen, output)
     for note in result.notes:
         say(f"{trace}: {note}")
     for cpu in sorted({loss.cpu for loss in result.losses}):
         say(f"{trace}: records of CPU {cpu} were lost")
+
+
+def _meant(source: Source, name: str) -> str:
+    from difflib import get_close_matches
+
+    own = {f"{form.system}:{form.name}" if ":" in name else form.name for form in source.formats()}
+    near = get_close_matches(name, sorted(own), n=1)
+    return f"; did you mean {near[0]}?" if near else ""
 
 
 def _fitting(source: Source, names: tuple[str, ...]) -> tuple[str, ...]:
