@@ -58,14 +58,19 @@ def report(trace: Path, events: Sequence[str]) -> tuple[str, ...]:
     return ("trace-cmd", "report", "-F", ",".join(events), "-i", str(trace))
 
 
-def jobs(small: Path, tenth: Path, large: Path, folder: Path) -> list[Job]:
-    """Return everything that is measured as a whole process."""
+def jobs(small: Path, tenth: Path, large: Path, quiet: Path | None, folder: Path) -> list[Job]:
+    """Return everything that is measured as a whole process; ``quiet`` is a large trace with few faults."""
     five = [f"kvm/{name}" for name in ASYNC_PF_EVENTS]
     out = []
     for name, trace in (("tenth", tenth), ("large", large)):
         out += [
             Job(f"events {name}", (*APFTRACE, "events", str(trace), "-o", str(folder / "out.parquet"))),
             Job(f"analyze {name}", analyze(trace, folder / "out.txt"), ANALYZED),
+        ]
+    if quiet:
+        out += [
+            Job("analyze quiet", analyze(quiet, folder / "out.txt"), ANALYZED),
+            Job("report quiet", report(quiet, used(quiet))),
         ]
     return [
         *out,
@@ -137,8 +142,10 @@ def walks(trace: Path, runs: int) -> dict[str, float]:
     return {key: median(one[key] for one in found) for key in found[0]}
 
 
-def table(took: dict[str, Usage], walked: dict[str, float], sizes: tuple[int, int]) -> list[str]:
-    """Return the rows of the table."""
+def table(
+    took: dict[str, Usage], walked: dict[str, float], sizes: tuple[int, int], quiet: str | None
+) -> list[str]:
+    """Return the rows of the table; ``quiet`` says what the large trace with few faults is."""
     tenth, large = sizes
     rate = {key: walked["bytes"] / walked[key] for key in ("memcpy", "read", "walk")}
     # On one core the reading and the walk of what was read add up.
@@ -166,6 +173,11 @@ def table(took: dict[str, Usage], walked: dict[str, float], sizes: tuple[int, in
         _peak(f"peak memory, `events` of {_mb(large)}", took, "events large", "report five"),
         _peak(f"peak memory, `analyze` of {_mb(large)}", took, "analyze large", "report all"),
     ]
+    if quiet:
+        rows += [
+            _against(f"`analyze` of {quiet}", took, "analyze quiet", "report quiet"),
+            _peak(f"peak memory, `analyze` of {quiet}", took, "analyze quiet", "report quiet"),
+        ]
     rows += [
         (
             f"`{verb}`, {_mb(large)} against {_mb(tenth)}",
@@ -217,14 +229,18 @@ def figures(size: int, runs: int, folder: Path, then: Path | None) -> str:
         size: bytes of the large trace.
         runs: of each command.
         folder: where the traces are made.
-        then: a trace that follows the sample in each round; null for the sample alone.
+        then: a trace that follows the sample in each round of one more large trace; null for no such.
     """
     tenth, large = folder / "tenth.dat", folder / "large.dat"
-    make(large, size, then)
-    make(tenth, size // 10, then)
+    make(large, size, None)
+    make(tenth, size // 10, None)
+    quiet = folder / "quiet.dat" if then else None
+    if quiet:
+        make(quiet, size, then)
     check_filter(SAMPLE)
-    took = measure(jobs(SAMPLE, tenth, large, folder), runs)
-    rows = table(took, walks(large, runs), (tenth.stat().st_size, large.stat().st_size))
+    took = measure(jobs(SAMPLE, tenth, large, quiet, folder), runs)
+    few = f"{_mb(quiet.stat().st_size)} with {_share(quiet):.1%} async page fault events" if quiet else None
+    rows = table(took, walks(large, runs), (tenth.stat().st_size, large.stat().st_size), few)
     day = datetime.datetime.now(tz=datetime.UTC).date().isoformat()
     head = f"{day}, medians of {runs} runs. {machine()}. Small trace: {_mb(SAMPLE.stat().st_size)}. "
     head += f"Async page fault events in the large one: {_share(large):.1%}."
@@ -247,7 +263,7 @@ def main() -> None:
     parser.add_argument("--size", type=_size, default=256 << 20, help="of the large trace (default: 256M)")
     parser.add_argument("--runs", type=int, default=5, help="runs of each command (default: 5)")
     parser.add_argument(
-        "--then", type=Path, help="a trace of the same host, to have fewer faults; see grow.py"
+        "--then", type=Path, help="a trace of the same host, for one more large trace with fewer faults"
     )
     parser.add_argument("--folder", type=Path, help="where the traces are made; default: a temporary one")
     parser.add_argument("--into", type=Path, metavar="PAGE", help="also replace the figures in this page")
