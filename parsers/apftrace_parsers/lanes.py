@@ -207,7 +207,9 @@ class Lanes:
             return RECORD
         if not commit & MISSED_EVENTS and self.gap[lane] == 0:
             return RECORD
-        counted = self.gap[lane] == 0 and commit & MISSED_STORED and data + used + self.long_size <= page + size
+        counted = (
+            self.gap[lane] == 0 and commit & MISSED_STORED and data + used + self.long_size <= page + size
+        )
         self._put_gap_at_head(lane, raw, self._number(data + used, self.long_size) if counted else UNKNOWN)
         return GAP
 

@@ -199,7 +199,9 @@ def whole_lines(pieces: Iterator[bytes], log: ImportLog) -> Iterator[bytes]:
             carry, overlong = b"", True
             log.count("lines beyond all measure, left out", 1)
     if carry.strip():
-        log.note(UNFINISHED, f"the text ends within a line, which is left out: {carry.decode(errors='replace')!r}")
+        log.note(
+            UNFINISHED, f"the text ends within a line, which is left out: {carry.decode(errors='replace')!r}"
+        )
 
 
 def split_task(task: bytes) -> tuple[str, str]:
