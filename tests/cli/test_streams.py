@@ -7,9 +7,12 @@ import pty
 import signal
 import subprocess
 import sys
+import time
 from typing import TYPE_CHECKING
 
 import pytest
+
+from tests.conftest import SAMPLES
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -70,19 +73,16 @@ def test_ctrl_c_while_modules_are_imported_is_no_traceback(tmp_path: Path) -> No
 
 
 def test_ctrl_c_at_work_says_nothing(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "trace")
-    with (
-        subprocess.Popen(
-            [sys.executable, "-m", "apftrace", "events", tmp_path / "trace", "-o", tmp_path / "out.csv"],
-            stderr=subprocess.PIPE,
-            text=True,
-        ) as running,
-        (tmp_path / "trace").open("wb") as pipe,
-    ):  # opened by both: it is at work
-        pipe.flush()
+    trace = SAMPLES / "host-v6-none.dat"
+    command = [sys.executable, "-m", "apftrace", "events", trace, "-e", "*", "-o", tmp_path / "out.jsonl"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as running:
+        while not any(tmp_path.iterdir()):  # what it writes to is there: it is at work
+            assert running.poll() is None
+            time.sleep(0.002)
         running.send_signal(signal.SIGINT)
         _, said = running.communicate(timeout=20)
     assert (running.returncode, said) == (130, "")
+    assert not any(tmp_path.iterdir())
 
 
 def test_on_a_terminal_a_batch_says_where_its_page_is(traces: Path, tmp_path: Path) -> None:
