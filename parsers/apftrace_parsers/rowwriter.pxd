@@ -16,7 +16,7 @@ cdef class RowWriter:
     cdef int[::1] cpus, tid, pick
     cdef public long long room, short_records
 
-    @cython.locals(word=longlong, field=int)
+    @cython.locals(word=longlong, task=int, field=int)
     cpdef long long put(self, long long n, long long ns, int cpu, long long at, long long size, int pick) noexcept nogil
     cpdef long long put_gap(self, long long n, long long ns, int cpu, long long missed, long long since) noexcept nogil
     cdef inline int _task(self, long long at, long long size) noexcept nogil

@@ -89,7 +89,7 @@ class RowWriter:
         own = range(pick * FIELDS_PER_PICK, (pick + 1) * FIELDS_PER_PICK)
         if self.swap or any(self.high[field] == ODD for field in own):
             return NEVER_PLAIN
-        return max(self.tid_at + 4, *(self.end[field] for field in own))
+        return max(self.end[field] for field in own)
 
     def put_before(self, pick: int, other: int) -> None:
         """Let the records of a pick be those of another one too, whose row comes next; -1 is none."""
@@ -124,18 +124,18 @@ class RowWriter:
     def put(self, n: int, ns: int, cpu: int, at: int, size: int, pick: int) -> int:
         """Write a record behind the first n rows, once for each pick that wants it; return the rows then in use."""
         word = at >> 2
+        task = self._task(at, size)
         while pick >= 0:
             field = pick * FIELDS_PER_PICK
             self.ts[n] = ns
             self.cpus[n] = cpu
+            self.tid[n] = task
             self.pick[n] = pick
             if size >= self.plain[pick]:
-                self.tid[n] = (self.words[word + (self.tid_at >> 2)] ^ SIGN) - SIGN
                 self.a[n] = self._cut(word, field)
                 self.b[n] = self._cut(word, field + 1)
                 self.c[n] = self._cut(word, field + 2)
             else:
-                self.tid[n] = self._task(at, size)
                 self.a[n] = self._integer(at, size, field)
                 self.b[n] = self._integer(at, size, field + 1)
                 self.c[n] = self._integer(at, size, field + 2)
