@@ -118,7 +118,7 @@ def test_a_last_line_that_is_cut_off_is_left_out(tmp_path: Path) -> None:
     assert [row["a"] for row in rows] == [0]
     assert result.notes == [
         "the text ends within a line, which is left out: "
-        "'            bash-4430    [000] d..2.  1719.013169: kvm_entry: vcpu 12, rip 0x1'"
+        "'            bash-4430    [000] d..2.  1719.013169: kvm_entry'"
     ]
 
 

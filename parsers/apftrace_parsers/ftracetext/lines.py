@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     from apftrace_parsers.importlog import ImportLog
 
+SHOWN = 60
+"""Bytes of a strange line that a note tells."""
 UNFINISHED = "unfinished lines"
 """Kind of note: the text ends where no line does."""
 MAX_LINE = 1 << 16
@@ -198,10 +200,9 @@ def whole_lines(pieces: Iterator[bytes], log: ImportLog) -> Iterator[bytes]:
         if len(carry) > MAX_LINE:
             carry, overlong = b"", True
             log.count("lines beyond all measure, left out", 1)
-    if carry.strip():
-        log.note(
-            UNFINISHED, f"the text ends within a line, which is left out: {carry.decode(errors='replace')!r}"
-        )
+    if carry.strip(b" \t\r\0"):
+        shown = carry[:SHOWN].decode("utf-8", "backslashreplace")
+        log.note(UNFINISHED, f"the text ends within a line, which is left out: {shown!r}")
 
 
 def split_task(task: bytes) -> tuple[str, str]:

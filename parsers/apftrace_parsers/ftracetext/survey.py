@@ -14,6 +14,7 @@ from apftrace_parsers.ftracetext.lines import (
     COMM_COLUMNS,
     MARK,
     OTHER,
+    SHOWN,
     Columns,
     Grammar,
     read_header,
@@ -259,7 +260,7 @@ class _Surveyor:
 
     def _strange(self, at: int, line: bytes) -> None:
         self._strangers += 1
-        shown = line[:60].decode("utf-8", "backslashreplace")
+        shown = line[:SHOWN].decode("utf-8", "backslashreplace")
         self._log.note("lines of no known form", f"line at offset {at} is of no known form: {shown!r}")
 
     def _tell_tasks(self) -> None:
