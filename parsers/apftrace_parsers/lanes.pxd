@@ -21,7 +21,7 @@ cdef class Lanes:
     cdef int n_located
 
     @cython.locals(page=longlong, size=longlong, raw=longlong, commit=longlong, used=longlong, data=longlong,
-                   early=bint, counted=bint)
+                   outside=bint, counted=bint)
     cdef int _open_page(self, int lane) noexcept nogil
     @cython.locals(known=bint)
     cdef void _put_gap_at_head(self, int lane, long long raw, long long missed) noexcept nogil

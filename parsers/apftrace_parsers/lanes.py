@@ -195,14 +195,14 @@ class Lanes:
             self._drop_page(lane, BAD_COMMIT, page + 8)
             return RECORD
         self.raw[lane] = raw
-        early = raw < self.raw_from[lane]
+        outside = raw < self.raw_from[lane] or (raw > self.raw_upto[lane] and self.past_end[lane])
         if raw > self.raw_upto[lane]:
             self.past_end[lane] = 1
-        elif not early or not self._next_is_early(lane, raw):
+        elif not outside or not self._next_is_early(lane, raw):
             self.pos[lane] = data
             self.end[lane] = data + used
-        if early:
-            # What is missing before the page is missing before the bounds.
+        if outside:
+            # What is missing before the page is missing before the bounds, or after them.
             self.gap[lane] = 0
             return RECORD
         if not commit & MISSED_EVENTS and self.gap[lane] == 0:

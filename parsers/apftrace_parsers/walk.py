@@ -203,6 +203,8 @@ class Pass:
             return False
         at = self._at[lane] + turn * self._sizes[lane]
         self.walker.feed(lane, at, size)
+        if any(self.walker.damage_counts()):
+            self._landmarks[lane].stop()
         self._landmarks[lane].note(self.walker.stamp_at(at), self._page[lane], mark)
         self._page[lane] += size // self.ring.lanes[lane].page_size
         self._turn[lane] = 1 - turn

@@ -46,11 +46,12 @@ class Found:
         walker.rows.set_output(columns)
         walker.feed(0, 0, len(pages))
         n = 0
+        self.losses: list[tuple[int, ...]] = []
         if walker.join(0):
             while walker.live:
                 n = walker.merge(n)
                 assert n < ROWS - 1, "more rows than the test has room for"
-                walker.take_losses()
+                self.losses += walker.take_losses()
         self.rows: list[tuple[int, ...]] = [tuple(column[i] for column in columns) for i in range(n)]
         self.damage = walker.damage_counts()
         self.places = walker.damage_places()

@@ -48,6 +48,18 @@ def test_what_is_missing_before_the_bounds_is_not_told(walker_module: ModuleType
     assert found.stamps == [250, 300, 300]
 
 
+def test_what_is_missing_after_the_bounds_is_told_once(walker_module: ModuleType, layout: Layout) -> None:
+    writer = SubbufWriter(layout)
+    writer.data(100, payload(layout, 1))
+    writer.missed(5)
+    writer.data(200, payload(layout, 2))
+    writer.missed(7)
+    writer.data(300, payload(layout, 3))
+    found = Found(walker_module, writer.finish(), layout, bounds=(50, 150))
+    assert found.stamps == [100]
+    assert found.losses == [(0, 5, 100, 200)]
+
+
 LATE = struct.pack("<Q", 3 << 60)
 
 
