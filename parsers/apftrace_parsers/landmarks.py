@@ -44,10 +44,6 @@ class Landmarks:
         self._stamps.append(stamp)
         self._places.append((page, mark))
 
-    def stop(self) -> None:
-        """Take no further window: a page before it was dropped."""
-        self._in_order = False
-
     def before(self, stamp: int) -> tuple[int, Mark] | None:
         """Return page and mark from which on to read for all records since a raw stamp; null: from the start."""
         at = bisect_left(self._stamps, stamp) - 1 - _BACK

@@ -101,7 +101,7 @@ class Ring:
         long_size: bytes of the kernel's long.
         clock: makes ns of stamps.
         tid_at: offset of common_pid in records.
-        landmarks: per lane; none before a whole pass has ended.
+        landmarks: per lane; none before a whole pass has ended that met no damage.
     """
 
     lanes: tuple[Lane, ...]
@@ -203,8 +203,6 @@ class Pass:
             return False
         at = self._at[lane] + turn * self._sizes[lane]
         self.walker.feed(lane, at, size)
-        if any(self.walker.damage_counts()):
-            self._landmarks[lane].stop()
         self._landmarks[lane].note(self.walker.stamp_at(at), self._page[lane], mark)
         self._page[lane] += size // self.ring.lanes[lane].page_size
         self._turn[lane] = 1 - turn
@@ -247,7 +245,8 @@ class Pass:
             result.losses += self._losses[i]
         self._note_damage()
         result.notes += self.log.sentences()
-        if not self.bounded:
+        if not self.bounded and not self.log.sentences():
+            # Where pages are damaged, what is seen of them depends on where a pass begins.
             self.ring.landmarks[:] = self._landmarks
         return {
             (number, event): n
