@@ -11,7 +11,6 @@ Mark = tuple[int, ...]
 _BACK = 2
 """Windows before the one at hand: of a window that begins before the span, the first page is nobody's business."""
 
-
 _MOST = 512
 """Windows that are kept of a lane; of more every other, and so on, so that memory stays bounded."""
 

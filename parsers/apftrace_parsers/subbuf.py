@@ -125,6 +125,7 @@ class Walker(Lanes):
         """Return the number of records per event id, within the bounds, of one instance."""
         base = instance * EVENT_IDS
         found = {}
+        # No comprehension: Cython would type nothing in it, and most ids have no hits.
         for i in range(EVENT_IDS):
             if self.counts[base + i]:
                 found[i] = self.counts[base + i]

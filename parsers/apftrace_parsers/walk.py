@@ -203,7 +203,8 @@ class Pass:
             return False
         at = self._at[lane] + turn * self._sizes[lane]
         self.walker.feed(lane, at, size)
-        self._landmarks[lane].note(self.walker.stamp_at(at), self._page[lane], mark)
+        if not self.bounded:
+            self._landmarks[lane].note(self.walker.stamp_at(at), self._page[lane], mark)
         self._page[lane] += size // self.ring.lanes[lane].page_size
         self._turn[lane] = 1 - turn
         if self._threads:
