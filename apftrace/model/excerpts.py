@@ -12,6 +12,7 @@ import polars as pl
 
 from apftrace.model import tracepoints as tp
 from apftrace.model.evidence import text_of
+from apftrace.model.rules.base import plural
 from apftrace_parsers.base import PassResult
 
 if TYPE_CHECKING:
@@ -101,7 +102,7 @@ def _lines(case: Case, records: Sequence[Line], token: int, gva: int | None) -> 
 
 
 def _left_out(records: int) -> str:
-    return f"... {records} more record{'' if records == 1 else 's'} ..."
+    return f"... {plural(records, 'more record')} ..."
 
 
 def _chosen(groups: Sequence[Sequence[Line]], token: int, gva: int | None) -> list[int]:

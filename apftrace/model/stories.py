@@ -9,7 +9,7 @@ import polars as pl
 from apftrace.analysis import Step, Story
 from apftrace.model import timeline
 from apftrace.model import tracepoints as tp
-from apftrace.model.rules.base import Row, duration, hexed, rows
+from apftrace.model.rules.base import Row, duration, hexed, plural, rows
 from apftrace.model.rules.causes import cause_of, longer_half, with_spent
 from apftrace.model.rules.guest_causes import cause_in_guest
 from apftrace.model.rules.late import late_lives
@@ -171,11 +171,6 @@ def told_of(case: Case, did: Spent, who: str, whole: int) -> Iterator[str]:
         yield f"{who} in direct reclaim for {duration(case, did.reclaim)}"
     if did.lock:
         yield f"{who} waited for mmap_lock for {duration(case, did.lock)}"
-
-
-def plural(number: int, word: str) -> str:
-    """Return a count with its noun."""
-    return f"{number} {word}{'' if number == 1 else 's'}"
 
 
 def _thread(case: Case, tid: int) -> str:

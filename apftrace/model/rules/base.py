@@ -139,3 +139,8 @@ def duration(case: Case, value: int | float | None) -> str:
 def hexed(value: int | None) -> str:
     """Return a token or an address as the kernel prints it."""
     return "?" if value is None else f"0x{value & 0xFFFFFFFFFFFFFFFF:x}"
+
+
+def plural(number: int, word: str) -> str:
+    """Return a count with its noun."""
+    return f"{number} {word}{'' if number == 1 else 's'}"
