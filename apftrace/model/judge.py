@@ -7,27 +7,18 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import polars as pl
-import pyarrow as pa
 
 from apftrace.ahead import side_by_side
 from apftrace.analysis import NotRun
 from apftrace.model import tracepoints as tp
-from apftrace.model.evidence import texts
+from apftrace.model.findings import stated, table
 from apftrace.model.guest.verdict import followed, guest_unsafe, guest_verdict
 from apftrace.model.rules import CATALOGUE
-from apftrace.model.rules.base import ERROR, INFO, WARNING, Finding
-from apftrace.schema import FINDINGS
+from apftrace.model.rules.base import ERROR, WARNING
 
 if TYPE_CHECKING:
     from apftrace.model.correlate import Case
     from apftrace.model.rules.base import Rule
-
-EVIDENCE_PER_RULE = 1000
-"""Findings of one rule that carry their events; further ones state everything else."""
-
-_SEVERITY_ORDER = {ERROR: 0, WARNING: 1, INFO: 2}
-
-_UNSIGNED = ("blocker", "gva", "token")
 
 _CORE = (tp.NOT_PRESENT, tp.READY)
 """Without these there is nothing to pair."""
@@ -51,8 +42,7 @@ def judge(case: Case) -> Judgement:
     """Run every rule that has its tracepoints."""
     missing = {rule.id: rule.missing(case) for rule in CATALOGUE}
     looking = [rule for rule in CATALOGUE if not missing[rule.id]]
-    stated = side_by_side(partial(_look, case), looking)
-    findings = _frame(case, stated)
+    findings = table(case, side_by_side(partial(_look, case), looking))
     if case.guests and not case.rec.counts:
         unsafe = guest_unsafe(case)
         verdict, headline = guest_verdict(case, findings, unsafe)
@@ -63,51 +53,10 @@ def judge(case: Case) -> Judgement:
     return Judgement(findings, not_run, verdict, headline, unsafe)
 
 
-def _look(case: Case, rule: Rule) -> tuple[str, list[Finding]]:
-    found = list(rule.find(case))
-    assert all(f["severity"] in rule.severities for f in found), rule.id
+def _look(case: Case, rule: Rule) -> tuple[str, pl.DataFrame]:
+    found = stated(rule.find(case))
+    assert set(found["severity"].unique()) <= set(rule.severities), rule.id
     return rule.id, found
-
-
-def _frame(case: Case, stated: list[tuple[str, list[Finding]]]) -> pl.DataFrame:
-    """Return the findings of all rules as the table ``findings``, the most severe first."""
-    numbered = [(rule, n, f) for rule, found in stated for n, f in enumerate(found, 1)]
-    if not numbered:
-        return FINDINGS.empty()
-    numbered.sort(key=lambda one: _SEVERITY_ORDER[one[2]["severity"]])
-    in_order = [f for _, _, f in numbered]
-    columns = {
-        "id": [f"{rule}-{n}" for rule, n, _ in numbered],
-        "rule": [rule for rule, _, _ in numbered],
-        "evidence": _evidence(case, numbered),
-        **{name: [f.get(name, ()) for f in in_order] for name in ("ruled_out", "not_ruled_out")},
-    }
-    made = {
-        f.name: pa.array(
-            columns.get(f.name) or [finding.get(f.name) for finding in in_order],
-            pa.int64() if f.name in _UNSIGNED else f.type,
-        )
-        for f in FINDINGS.arrow()
-        if f.name not in ("vm", "vcpu")
-    }
-    frame = pl.from_arrow(pa.table(made))
-    assert isinstance(frame, pl.DataFrame)
-    frame = frame.with_columns(pl.col(c).reinterpret(signed=False) for c in _UNSIGNED)
-    frame = frame.join(case.threads.select("tid", "vm", "vcpu"), on="tid", how="left", maintain_order="left")
-    return FINDINGS.conform(frame.with_columns(pl.col("machine").fill_null(case.rec.machine)))
-
-
-def _evidence(case: Case, numbered: list[tuple[str, int, Finding]]) -> list[list[dict[str, object]]]:
-    """Return the events of each finding in order of time; none of those that come late in their rule."""
-    wanted = {s for _, n, f in numbered if n <= EVIDENCE_PER_RULE for s in f["seqs"] if s is not None}
-    shown = texts(case.rec, wanted)
-    none: list[dict[str, object]] = []
-
-    def told(finding: Finding) -> list[dict[str, object]]:
-        events = [shown[s] for s in finding["seqs"] if s is not None and s in shown]
-        return sorted([*events, *finding.get("seen", [])], key=lambda e: e["ts"])  # type: ignore[arg-type, return-value]
-
-    return [told(f) if n <= EVIDENCE_PER_RULE else none for _, n, f in numbered]
 
 
 def _unsafe(case: Case) -> tuple[str, ...]:
@@ -149,9 +98,8 @@ def _verdict(case: Case, findings: pl.DataFrame, unsafe: tuple[str, ...]) -> tup
         return "unusable", "The trace does not hold the events that async page faults are paired from."
     if errors.height:
         return "anomaly", f"{faults}; {_summary(errors)}."
-    open_lives = case.lives.filter(pl.col("outcome") == "in_flight").height
-    answered = case.lives.filter(pl.col("outcome") == "answered").height
-    undecided = case.lives.filter(pl.col("outcome") == "undecided").height
+    ended = dict(case.lives["outcome"].value_counts().iter_rows())
+    open_lives, answered, undecided = (ended.get(o, 0) for o in ("in_flight", "answered", "undecided"))
     ends = [f"{answered} answered"] if answered < n else []
     ends += [f"{open_lives} in flight at the end"] if open_lives else []
     ends += [f"{undecided} undecided"] if undecided else []

@@ -64,7 +64,7 @@ class Rule:
         bugs: known kernel bugs with this signature.
         times: it compares durations, so it needs a clock that measures time.
         guest: kinds of hit (``guest.hooks``) that a guest's trace must show.
-        find: the rule itself.
+        find: the rule itself; what it states is a frame with the keys of ``Finding`` where there may be very much.
     """
 
     id: str
@@ -74,7 +74,7 @@ class Rule:
     shown_by: str
     look_alikes: str
     needs: tuple[int, ...]
-    find: Callable[[Case], Iterable[Finding]]
+    find: Callable[[Case], Iterable[Finding] | pl.DataFrame]
     helps: tuple[int, ...] = ()
     remedy: str = ""
     bugs: tuple[str, ...] = field(default=())

@@ -33,6 +33,8 @@ _ENDS = {
 }  # fmt: skip
 """The anchor that ends each phase; of P1 and P2 the worker is asked for both at once."""
 
+_IN_WORKERS = ("p1", "p2", "p12")
+
 _BEGINS = {"p3": "completed", "p4": "accepted", "p5": "injected"}
 """The instant at which what the vCPU thread did in a phase begins to count."""
 
@@ -47,7 +49,8 @@ def with_spent(rec: Recording, lives: pl.DataFrame) -> pl.DataFrame:
     """Add to lives what the thread concerned did in the column ``phase`` of each.
 
     Adds ``spent_from``, ``spent_ran`` and so on for the other ``READINGS[SPENT]``; null where the phase did not
-    last, see ``phases.lasting``, or where another life's phase was counted.
+    last, see ``phases.lasting``, or where another life's phase was counted. ``did`` is what it did for most of the
+    time, one of SHARES, and ``did_ns`` for how long.
     """
     spent = rec.kind(tp.SPENT).select(
         (pl.col("seq") + 1).alias("ends_seq"),
@@ -62,13 +65,36 @@ def with_spent(rec: Recording, lives: pl.DataFrame) -> pl.DataFrame:
         spent, on="ends_seq", how="left", maintain_order="left"
     )
     other = (_OFF * (pl.col("spent_from") - begins).abs() > lasted).fill_null(value=False)
-    return found.with_columns(pl.when(~other).then(pl.col("^spent_.*$"))).drop("ends_seq")
+    return _with_most(found.with_columns(pl.when(~other).then(pl.col("^spent_.*$"))).drop("ends_seq"))
+
+
+def _with_most(lives: pl.DataFrame) -> pl.DataFrame:
+    # The worker's sums reach back to its previous life: no more than the phase itself can count, and no sleep.
+    worker = pl.col("phase").is_in(_IN_WORKERS)
+    ns = {
+        share: pl.when(worker)
+        .then(pl.min_horizontal("p12", f"spent_{share}") if share != "slept" else None)
+        .otherwise(f"spent_{share}")
+        for share in SHARES
+    }
+    lives = lives.with_columns(pl.max_horizontal(ns.values()).alias("did_ns"))
+    most = {share: (took == pl.col("did_ns")) & (took > 0) for share, took in ns.items()}
+    return lives.with_columns(
+        pl.coalesce(pl.when(hit).then(pl.lit(share)) for share, hit in most.items()).alias("did")
+    )
 
 
 def longer_half(lives: pl.DataFrame) -> pl.DataFrame:
     """Add ``phase``, p4 or p5, whichever kept the slot longer; p4 where neither is known."""
     p4_is = pl.col("p4").fill_null(0) >= pl.col("p5").fill_null(0)
     return lives.with_columns(pl.when(p4_is).then(pl.lit("p4")).otherwise(pl.lit("p5")).alias("phase"))
+
+
+CAUSED_BY = (
+    "life", "phase", "p3", "p4", "p5", "slot_busy", "blocker", "blocker_life",
+    "spent_ran", "spent_guest", "spent_hog", "did", "did_ns",
+)  # fmt: skip
+"""Columns from which the cause of a late phase is told."""
 
 
 def cause_of(case: Case, life: Row, holders: Mapping[object, Row]) -> tuple[str, str, int | None]:
@@ -122,16 +148,12 @@ def _hog(case: Case, did: Spent) -> str:
 def _cause_in_worker(case: Case, life: Row) -> Cause:
     if not case.rec.has(tp.SWITCH):
         return f"{_IN_WORKER} (record sched:sched_switch and workqueue:* to tell)", POSSIBLE
-    if life["spent_ran"] is None:
-        return _IN_WORKER, POSSIBLE
-    # The worker's sums reach back to its previous life; no more than the phase itself can count.
-    did = {c: min(life["p12"], life[f"spent_{c}"]) for c in ("ran", "waited", "blocked")}
-    top = _most(did)
-    if top == "blocked":
-        return f"slow I/O: the worker slept uninterruptibly for {duration(case, did[top])}", LIKELY
-    if top == "waited":
+    lasted = duration(case, life["did_ns"])
+    if life["did"] == "blocked":
+        return f"slow I/O: the worker slept uninterruptibly for {lasted}", LIKELY
+    if life["did"] == "waited":
         who = _who(case, life["spent_hog"])
-        return f"worker queueing: runnable but not on a CPU for {duration(case, did[top])}{who}", LIKELY
+        return f"worker queueing: runnable but not on a CPU for {lasted}{who}", LIKELY
     return _IN_WORKER, POSSIBLE
 
 
@@ -155,14 +177,16 @@ def _lasted(case: Case, holder: Row) -> bool:
 
 def _cause_in_vcpu(case: Case, life: Row) -> Cause:
     phase = life["phase"]
-    did = {c: life[f"spent_{c}"] or 0 for c in SHARES} if case.rec.has(tp.SWITCH) else {}
-    top = _most(did)
+    top = life["did"] if case.rec.has(tp.SWITCH) else None
     if top == "waited":
         close = case.close.get((life["life"], phase))
         who = _who(case, life["spent_hog"]) or (_hog(case, close) if close else "")
-        return f"vCPU not scheduled: runnable but not on a CPU for {duration(case, did[top])}{who}", LIKELY
+        return (
+            f"vCPU not scheduled: runnable but not on a CPU for {duration(case, life['did_ns'])}{who}",
+            LIKELY,
+        )
     if top in _ASLEEP:
-        return f"{_ASLEEP[top]} for {duration(case, did[top])}", LIKELY
+        return f"{_ASLEEP[top]} for {duration(case, life['did_ns'])}", LIKELY
     return _cause_while_running(case, life, ran=top == "ran")
 
 
@@ -181,10 +205,6 @@ def _cause_while_running(case: Case, life: Row, *, ran: bool) -> Cause:
     if phase == "p5":
         return "slow guest handler", LIKELY
     return IRQS_OFF, LIKELY
-
-
-def _most(did: Mapping[str, int]) -> str | None:
-    return max(did, key=lambda c: did[c]) if any(did.values()) else None
 
 
 def _who(case: Case, tid: int | None) -> str:

@@ -7,18 +7,17 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from apftrace.model import tracepoints as tp
+from apftrace.model.findings import listed
 from apftrace.model.rules.base import (
     LIFE_SEQS,
     WARNING,
-    Finding,
     Row,
     Rule,
-    about,
     duration,
     hexed,
     rows,
 )
-from apftrace.model.rules.causes import cause_of, longer_half, with_spent
+from apftrace.model.rules.causes import CAUSED_BY, cause_of, longer_half, with_spent
 from apftrace.model.rules.guest_causes import GUEST_PHASES, cause_in_guest, seen_in_guest
 
 if TYPE_CHECKING:
@@ -49,13 +48,8 @@ _SPAN = {
     "p7": "from running to its return (P7",
 }
 
-_COLUMNS = frozenset(
-    {
-        *LIFE_SEQS, *_PHASES, "phase", "tid", "token", "gva", "not_present", "completed", "accepted", "injected", "end",
-        "slot_busy", "blocker", "blocker_life", "guest", "guest_tid", "steal", "running", "retry",
-    }
-)  # fmt: skip
-"""What a finding, its cause and the cause of its slot's holder are told from."""
+_IN_HOST = ("completed", "accepted", "injected", "slot_busy", "blocker", "blocker_life")
+_IN_GUEST = ("p6", "guest", "guest_tid", "steal", "running", "retry")
 
 
 def late_lives(case: Case) -> pl.DataFrame:
@@ -72,44 +66,86 @@ def late_lives(case: Case) -> pl.DataFrame:
     return late.sort("excess", "life", descending=[True, False])
 
 
-def _late_wakeup(case: Case) -> Iterable[Finding]:
+def _late_wakeup(case: Case) -> pl.DataFrame:
     late = with_spent(case.rec, _told(late_lives(case)))
-    holders = _told(case.lives).filter(
-        pl.col("life").is_in(late["blocker_life"].drop_nulls().unique().implode())
+    in_guest = pl.col("phase").is_in(GUEST_PHASES)
+    ran = pl.coalesce(c for c in ("retry", "running", "end") if c in late.columns)
+    return late.select(
+        pl.lit(WARNING).alias("severity"),
+        *_causes(case, late),
+        "tid",
+        "token",
+        "gva",
+        pl.col("not_present").alias("ts"),
+        pl.when(in_guest).then(ran).otherwise("end").alias("end"),
+        "phase",
+        _messages(case, late),
+        pl.concat_list(LIFE_SEQS).alias("seqs"),
+        *_seen(case, late),
+        pl.lit(["lost: it was answered"]).alias("ruled_out"),
+        _not_ruled_out(case, late),
     )
-    by_life = {r["life"]: r for r in rows(with_spent(case.rec, longer_half(holders)))}
-    said = {p: f"{_SPAN[p]}; late after {duration(case, case.late_after[p])})" for p in _phases(case)}
-    unsettled = {p: _unsettled(case, p) for p in said}
-    for life in rows(late):
-        phase = life["phase"]
-        if phase in GUEST_PHASES:
-            (cause, confidence), blocker = cause_in_guest(case, life, phase), None
-        else:
-            cause, confidence, blocker = cause_of(case, life, by_life)
-        found = about(
-            life,
-            severity=WARNING,
-            confidence=confidence,
-            phase=phase,
-            cause=cause,
-            blocker=blocker,
-            message=(
-                f"token {hexed(life['token'])}: {_LABEL[phase]}, {duration(case, life[phase])} {said[phase]}"
-            ),
-            ruled_out=["lost: it was answered"],
-            not_ruled_out=_unsettled(case, phase, device=False)
-            if _device_seen(case, life, phase)
-            else unsettled[phase],
-        )
-        if phase in GUEST_PHASES:
-            found["end"] = life["retry"] if life["retry"] is not None else life["running"]
-            found["seen"] = seen_in_guest(case, life)
-        yield found
 
 
 def _told(lives: pl.DataFrame) -> pl.DataFrame:
-    # A row of all columns takes as long to make as the finding itself.
-    return lives.select(c for c in lives.columns if c in _COLUMNS)
+    """Return the columns from which a finding, its cause and the cause of its slot's holder are told."""
+    of_life = ("phase", "tid", "token", "gva", "not_present", "end")
+    names = {*LIFE_SEQS, *_PHASES, *of_life, *_IN_HOST, *_IN_GUEST}
+    return lives.select(c for c in lives.columns if c in names)
+
+
+def _causes(case: Case, late: pl.DataFrame) -> tuple[pl.Series, pl.Series, pl.Series]:
+    """Return cause, confidence and blocker of each."""
+    holders = _told(case.lives).filter(
+        pl.col("life").is_in(late["blocker_life"].drop_nulls().unique().implode())
+    )
+    by_life = {r["life"]: r for r in _rows(with_spent(case.rec, longer_half(holders)))}
+    told = [
+        (*cause_in_guest(case, life, life["phase"]), None)
+        if life["phase"] in GUEST_PHASES
+        else cause_of(case, life, by_life)
+        for life in _rows(late)
+    ]
+    causes, confidences, blockers = zip(*told, strict=True) if told else ((), (), ())
+    return (
+        pl.Series("cause", causes, pl.String),
+        pl.Series("confidence", confidences, pl.String),
+        pl.Series("blocker", blockers, pl.Int64),
+    )
+
+
+def _rows(lives: pl.DataFrame) -> Iterable[Row]:
+    # A row of all columns takes as long to make as the cause that is told from it.
+    return rows(lives.select(c for c in (*CAUSED_BY, *_IN_GUEST) if c in lives.columns))
+
+
+def _messages(case: Case, late: pl.DataFrame) -> pl.Series:
+    """Return the message of each: what was late, by how much, and against what."""
+    said = {p: f"{_SPAN[p]}; late after {duration(case, case.late_after[p])})" for p in _phases(case)}
+    lasted = pl.coalesce(pl.when(pl.col("phase") == p).then(p) for p in said)
+    told = [
+        f"token {hexed(token)}: {_LABEL[phase]}, {duration(case, ns)} {said[phase]}"
+        for token, phase, ns in late.select("token", "phase", lasted.alias("lasted")).iter_rows()
+    ]
+    return pl.Series("message", told, pl.String)
+
+
+def _seen(case: Case, late: pl.DataFrame) -> Iterable[pl.Series]:
+    """Return the events in the guest's trace of each, where the phase of any was one of the guest."""
+    own = rows(late.filter(pl.col("phase").is_in(GUEST_PHASES)))
+    seen = {life["life"]: seen_in_guest(case, life) for life in own}
+    if seen:
+        yield listed("evidence", [seen.get(life, []) for life in late["life"]]).alias("seen")
+
+
+def _not_ruled_out(case: Case, late: pl.DataFrame) -> pl.Series:
+    """Return what each may still be due to; a device only where the close look saw none at work."""
+    unsettled = {
+        (p, device): _unsettled(case, p, device=device) for p in _phases(case) for device in (True, False)
+    }
+    seen = {key for key, did in case.close.items() if did.device is not None}
+    told = [unsettled[key[1], key not in seen] for key in late.select("life", "phase").iter_rows()]
+    return listed("not_ruled_out", told)
 
 
 def _phases(case: Case) -> tuple[str, ...]:
@@ -118,12 +154,7 @@ def _phases(case: Case) -> tuple[str, ...]:
     return tuple(p for p in there if (p != "p12" if split else p not in ("p1", "p2")))
 
 
-def _device_seen(case: Case, life: Row, phase: str) -> bool:
-    did = case.close.get((life["life"], phase))
-    return did is not None and did.device is not None
-
-
-def _unsettled(case: Case, phase: str, *, device: bool = True) -> list[str]:
+def _unsettled(case: Case, phase: str, *, device: bool) -> list[str]:
     """Return what a late phase may still be due to; ``device`` says whether that may be one."""
     out = []
     if device and phase in ("p2", "p12"):
