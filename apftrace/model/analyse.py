@@ -95,9 +95,25 @@ def _is_in_ns(source: Source) -> bool:
 
 def _concluded(source: Source, case: Case, inputs: tuple[Input, ...]) -> Analysis:
     """Conclude a host's case, with a second look at its source: close at the lives told in full, and for excerpts."""
+    sums = _Sums(case)
     case = replace(case, close=look_closely(source, case))
-    analysis = conclude(case, inputs)
+    analysis = conclude(case, inputs, sums)
     return replace(analysis, excerpts=excerpts(source, case, analysis.findings))
+
+
+class _Sums:
+    """The tables of a case that no judgement goes into, made beside what comes next.
+
+    Attributes:
+        faults: the table ``faults``.
+        latency: the table ``latency``, to be waited for.
+        vcpus: the table ``vcpus``, to be waited for.
+    """
+
+    def __init__(self, case: Case) -> None:
+        self.faults = faults_table(case)
+        self.latency = beside(latency, self.faults)
+        self.vcpus = beside(vcpus, case.rec, case.threads, case.lives, case.accounting, case.spans)
 
 
 def analyse_guest(source: Source, machine: str) -> Analysis:
@@ -108,14 +124,11 @@ def analyse_guest(source: Source, machine: str) -> Analysis:
     rec, result = record_guest(source, machine)
     case = _correlated(source, no_host(source.info))
     case = replace(case, guests=(alone(rec),))
-    return conclude(case, (describe(source, rec, result),))
+    return conclude(case, (describe(source, rec, result),), _Sums(case))
 
 
-def conclude(case: Case, inputs: tuple[Input, ...]) -> Analysis:
+def conclude(case: Case, inputs: tuple[Input, ...], sums: _Sums) -> Analysis:
     """Run the rules over a case and put the tables together."""
-    faults = faults_table(case)
-    timed = beside(latency, faults)
-    per_vcpu = beside(vcpus, case.rec, case.threads, case.lives, case.accounting, case.spans)
     told = beside(stories, case)
     judgement = judge(case)
     return Analysis(
@@ -124,11 +137,11 @@ def conclude(case: Case, inputs: tuple[Input, ...]) -> Analysis:
         headline=judgement.headline,
         unsafe=judgement.unsafe,
         protocol=protocol(case.rec, case.lives, case.delivered, case.vectors.all),
-        faults=faults,
+        faults=sums.faults,
         findings=judgement.findings,
-        vcpus=per_vcpu.result(),
+        vcpus=sums.vcpus.result(),
         accounting=case.accounting,
-        latency=timed.result(),
+        latency=sums.latency.result(),
         not_run=judgement.not_run,
         late_after=case.late_after,
         losses=tuple(

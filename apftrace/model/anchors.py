@@ -38,9 +38,14 @@ class Anchors:
     def at(self, seqs: Iterable[int]) -> pl.DataFrame:
         """Return the event columns of the anchors with these ``seq``."""
         names = (*EVENT[:4], "kind", *EVENT[4:])
-        wanted = pl.DataFrame({"seq": sorted(set(seqs))}, schema={"seq": pl.Int64})
-        found = [part.select(names).join(wanted, on="seq", how="semi") for part in self._by_kind.values()]
-        return pl.concat(found).sort("seq") if found else pl.DataFrame(schema={n: _dtype(n) for n in names})
+        wanted = pl.Series("wanted", sorted(set(seqs)), pl.Int64)
+        found = [pl.DataFrame(schema={n: _dtype(n) for n in names})]
+        for part in self._by_kind.values():
+            at = part["seq"].search_sorted(wanted)
+            there = at < part.height
+            rows = part.select(pl.col(names).gather(at.filter(there)))
+            found.append(rows.filter(rows["seq"] == wanted.filter(there)))
+        return pl.concat(found).sort("seq")
 
 
 def _dtype(name: str) -> type[pl.DataType]:

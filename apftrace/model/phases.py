@@ -11,8 +11,6 @@ from apftrace.model.frames import attach
 from apftrace.schema import PHASES
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from apftrace.model.recording import Recording
 
 LATE_FLOOR_NS = 10_000_000
@@ -77,7 +75,7 @@ def thresholds(lives: pl.DataFrame, late_after: int | None, *, clock_is_ns: bool
     return out
 
 
-def latency_row(phase: str, kind: str, values: pl.Series) -> Mapping[str, object]:
+def latency_row(phase: str, kind: str, values: pl.Series) -> dict[str, object]:
     """Return one row of the latency table; percentiles are nearest-rank, so each is a measured value."""
     v = values.drop_nulls().sort()
     q = {f"p{p}": v.quantile(p / 100, "nearest") if len(v) else None for p in (50, 95, 99)}
@@ -87,14 +85,19 @@ def latency_row(phase: str, kind: str, values: pl.Series) -> Mapping[str, object
 def latency(faults: pl.DataFrame) -> pl.DataFrame:
     """Return the latency table: every phase that any life has, all lives, then PV and HALT apart."""
     rows = []
+    kinds = {kind: faults["kind"] == kind for kind in ("pv", "halt")}
     for phase in ("total", "e2e", *PHASES):
-        # Sorted once: a percentile of what is sorted is a look-up.
-        values = faults.select(phase, "kind").filter(pl.col(phase).is_not_null()).sort(phase)
-        for kind in ("all", "pv", "halt"):
-            chosen = values if kind == "all" else values.filter(pl.col("kind") == kind)
-            row = latency_row(phase, kind, chosen[phase])
-            if row["n"]:
-                rows.append(row)
+        values = faults[phase]
+        if not values.count():
+            continue
+        whole = latency_row(phase, "all", values)
+        rows.append(whole)
+        for kind, own in kinds.items():
+            n = values.filter(own).count()
+            if n == whole["n"]:
+                rows.append({**whole, "kind": kind})
+            elif n:
+                rows.append(latency_row(phase, kind, values.filter(own)))
     from apftrace.schema import LATENCY
 
     return LATENCY.conform(pl.DataFrame(rows)) if rows else LATENCY.empty()
