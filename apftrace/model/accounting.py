@@ -49,26 +49,8 @@ def account(
                 "headless_repeated": became.is_null() & pl.col("at_head") & ~pl.col("after_try"),
             },
         ),
-        _counts(
-            lives,
-            {
-                "try_of_life": pl.col("try").is_not_null(),
-                "headless": pl.col("headless"),
-                "not_present": pl.col("not_present").is_not_null(),
-                "repaired": pl.col("ready").is_null() & pl.col("repaired").is_not_null(),
-                "lost_told": (pl.col("outcome") == "lost") & pl.col("ready").is_not_null(),
-                **{name: pl.col("outcome").is_in(outcomes) for name, outcomes in _OUTCOMES.items()},
-            },
-        ),
-        _counts(
-            readies,
-            {
-                "ready": ~pl.col("broadcast"),
-                "wake_all": pl.col("broadcast"),
-                "left_truncated": pl.col("answer") == "truncated",
-                "stray": pl.col("answer").is_in(_STRAY),
-            },
-        ),
+        _of_lives(lives),
+        _of_readies(readies),
         _counts(delivered, {"delivered": pl.col("implied").is_null()}),
         _counts(acks, {"acks": pl.col("seq").is_not_null()}),
     )
@@ -99,6 +81,39 @@ def account(
 def _counts(frame: pl.DataFrame, chosen: dict[str, pl.Expr]) -> pl.DataFrame:
     """Return per tid how many rows each expression chooses."""
     return frame.group_by("tid").agg(where.sum().alias(name) for name, where in chosen.items())
+
+
+def _of_lives(lives: pl.DataFrame) -> pl.DataFrame:
+    """Return the counts of lives per tid."""
+    repaired = pl.col("ready").is_null() & pl.col("repaired").is_not_null()
+    # Few outcomes and many lives: an outcome is compared once, not once a life.
+    sums = lives.group_by("tid", "outcome").agg(
+        pl.col("try").count().alias("try_of_life"),
+        pl.col("headless").sum(),
+        pl.len().alias("not_present"),
+        repaired.sum().alias("repaired"),
+        pl.col("ready").count().alias("told"),
+    )
+    summed = ("try_of_life", "headless", "not_present", "repaired")
+    return sums.group_by("tid").agg(
+        *(pl.col(c).sum() for c in summed),
+        pl.col("told").filter(pl.col("outcome") == "lost").sum().alias("lost_told"),
+        *(
+            pl.col("not_present").filter(pl.col("outcome").is_in(outcomes)).sum().alias(name)
+            for name, outcomes in _OUTCOMES.items()
+        ),
+    )
+
+
+def _of_readies(readies: pl.DataFrame) -> pl.DataFrame:
+    """Return the counts of readies per tid."""
+    sums = readies.group_by("tid", "answer").agg(pl.len().alias("n"), pl.col("broadcast").sum())
+    return sums.group_by("tid").agg(
+        (pl.col("n") - pl.col("broadcast")).sum().alias("ready"),
+        pl.col("broadcast").sum().alias("wake_all"),
+        pl.col("n").filter(pl.col("answer") == "truncated").sum().alias("left_truncated"),
+        pl.col("n").filter(pl.col("answer").is_in(_STRAY)).sum().alias("stray"),
+    )
 
 
 def _broken(rec: Recording, row: dict[str, int | None], n_vcpus: int) -> list[str]:

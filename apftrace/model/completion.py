@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from apftrace.model import tracepoints as tp
-from apftrace.model.frames import attach, firsts
+from apftrace.model.frames import attach, firsts, is_first
 
 if TYPE_CHECKING:
     from apftrace.model.recording import Recording
@@ -163,7 +163,7 @@ def _by_work(rec: Recording, lives: pl.DataFrame, done: pl.DataFrame) -> pl.Data
 
 def _with_sole(done: pl.DataFrame, matched: pl.DataFrame) -> pl.DataFrame:
     """Add ``life``: the only one that waited for the page, unless it has a completed or the memslot is another VM's."""
-    own = pl.col("sole").is_not_null() & pl.col("sole").is_first_distinct()
+    own = pl.lit(is_first(done["sole"]))
     if matched.height:
         own &= ~pl.col("sole").is_in(matched["life"].implode())
     done = done.with_columns(pl.when(own).then("sole").alias("life"))
@@ -175,9 +175,9 @@ def _with_sole(done: pl.DataFrame, matched: pl.DataFrame) -> pl.DataFrame:
     foreign = seen.filter((pl.col("n") * _OWN_SHARE < pl.col("of_tid")) & (pl.col("n") < pl.col("best")))
     if not foreign.height:
         return done
-    elsewhere = foreign.select("tid", "base", pl.lit(value=True).alias("foreign"))
-    done = done.join(elsewhere, on=["tid", "base"], how="left", maintain_order="left")
-    return done.with_columns(pl.when(pl.col("foreign").is_null()).then("life").alias("life")).drop("foreign")
+    there = done.filter(pl.col("base").is_in(foreign["base"].implode()))
+    theirs = there.join(foreign, on=["tid", "base"], how="semi")["seq"]
+    return done.with_columns(pl.when(~pl.col("seq").is_in(theirs.implode())).then("life").alias("life"))
 
 
 def _by_page(lives: pl.DataFrame, done: pl.DataFrame, bases: dict[object, set[int]]) -> pl.DataFrame:
@@ -222,7 +222,8 @@ def _choose(
 def bases_of_threads(lives: pl.DataFrame) -> pl.DataFrame:
     """Return tid, base and n: how often each thread's completed lives lay in the memslot ``base``."""
     return (
-        lives.filter(pl.col("hva").is_not_null())
+        lives.select("tid", "gva", "hva")
+        .filter(pl.col("hva").is_not_null())
         .with_columns((pl.col("hva") - pl.col("gva") + (pl.col("gva") & 0xFFF)).alias("base"))
         .group_by("tid", "base")
         .agg(pl.len().alias("n"))

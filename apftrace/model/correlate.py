@@ -136,10 +136,12 @@ def correlate(rec: Recording, *, late_after: int | None = None, clock_is_ns: boo
 
 def _with_doubt(rec: Recording, paired: pl.DataFrame) -> pl.DataFrame:
     """Add to each further ready of a life ``first_seq``, and ``blind``: records were lost between the two."""
-    firsts = paired.filter(pl.col("answer") == "first").select(
+    again = paired.filter(pl.col("answer") == "again")
+    of_them = pl.col("life").is_in(again["life"].unique().implode())
+    firsts = paired.filter((pl.col("answer") == "first") & of_them).select(
         "life", pl.col("seq").alias("first_seq"), pl.col("ready").alias("first_ready")
     )
-    again = attach(paired.filter(pl.col("answer") == "again"), firsts)
+    again = attach(again, firsts)
     again = overlaps_blind(rec, again, "first_ready", "ready", "blind")
     found = again.select("seq", "first_seq", "first_ready", "blind")
     return paired.join(found, on="seq", how="left", maintain_order="left")

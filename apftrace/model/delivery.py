@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from apftrace.model import tracepoints as tp
-from apftrace.model.frames import attach, firsts, of_lives
+from apftrace.model.frames import attach, firsts, is_first, of_lives
 from apftrace.model.readings import READINGS
 from apftrace.model.skew import acks_across_cpus
 
@@ -135,59 +135,65 @@ def told_threads(delivered: pl.DataFrame, vectors: Vectors) -> pl.Series:
 def deliveries(rec: Recording, paired: pl.DataFrame, lives: pl.DataFrame, vectors: Vectors) -> pl.DataFrame:
     """Return one row per ready that filled the slot, traced or implied, in time order per thread.
 
-    Columns: seq, tid, start (ns), token (null when implied), life, broadcast, implied (null, ``accept``),
-    vec, accepted and the reading at accept.
+    Columns: seq, cpu, tid, start (ns), token (null when implied), life, broadcast, implied (null, ``accept``),
+    doubted, vec, accepted, acc_seq and the reading at accept.
     """
     took = accepts(rec)
     known = vectors.known(pl.col("tid"), pl.col("vec"))
-    after = took.filter("after_ready").select("of", pl.col("ts").alias("accepted"), "vec", pl.col("^acc_.*$"))
-    traced = paired.join(after, left_on="seq", right_on="of", how="left", maintain_order="left")
-    told = pl.col("pf_injected").is_not_null()
-    traced = of_lives(traced, lives, told=told, halt=pl.col("kind_hint") == "halt")
-    due = pl.col("broadcast") | pl.col("told").fill_null(value=False)
-    if rec.has(tp.ACCEPT):
-        # After a halt-form ready the next event may be any interrupt's accept; a strange vector is the
-        # page-ready one only where a delivery was due and nothing else ever uses that vector.
-        strange = due & ~pl.col("vec").is_in(list(rec.seen_vectors))
-        # No interrupt may use the vectors of exceptions: where nobody tells that a delivery was due, they do.
-        strange |= (due | pl.lit(not rec.has(tp.INJ_EXCEPTION))) & (pl.col("vec") < FIRST_EXTERNAL)
-        right = (known | strange).fill_null(value=False)
-        # A guest that was told gets the vector too (R9): without the accept, that record is what is missing.
-        takes = took.filter(known)["tid"].unique()
-        expected = due & ~pl.col("broadcast") & pl.col("tid").is_in(takes.implode())
-        taken_back = ["accepted", "vec", *(c for c in traced.columns if c.startswith("acc_"))]
-        traced = traced.filter(right | expected).with_columns(
-            pl.when(right).then(pl.col(c)).alias(c) for c in taken_back
-        )
-    else:
-        traced = traced.filter(due)
-    columns = [
-        "seq",
-        "cpu",
-        "tid",
-        "start",
-        "token",
-        "life",
-        "broadcast",
-        "implied",
-        "doubted",
-        "vec",
-        "accepted",
-    ]
-    readings = [c for c in traced.columns if c.startswith("acc_")]
+    traced = _slot_filled(rec, paired, lives, took, known)
     # A halt-form ready raises no vector (R10): an accept right after one may belong to a ready that was not
     # traced. ``doubted`` keeps the life that the order of rows names, in case no other can be meant.
     halts = pl.col("halt").fill_null(value=False)
-    traced = traced.with_columns(
+    traced = traced.select(
+        "seq",
+        "cpu",
+        "tid",
         pl.when(halts & pl.col("accepted").is_not_null()).then("accepted").otherwise("ready").alias("start"),
+        "token",
+        pl.when(~halts).then("life").alias("life"),
+        "broadcast",
         pl.when(halts).then(pl.lit("accept")).alias("implied"),
         pl.when(halts).then("life").alias("doubted"),
-        pl.when(~halts).then("life").alias("life"),
+        "vec",
+        "accepted",
+        pl.col("^acc_.*$"),
     )
-    vcpu_tids = lives["tid"].unique()
-    implied = took.filter(
-        ~pl.col("after_ready") & known & pl.col("tid").is_in(vcpu_tids.implode())
-    ).with_columns(
+    implied = _implied(took.filter(~pl.col("after_ready") & known), lives["tid"].unique())
+    # Sorting what is in order already would copy all of it.
+    return pl.concat([traced, implied.select(traced.columns)]).sort("seq") if implied.height else traced
+
+
+def _slot_filled(
+    rec: Recording, paired: pl.DataFrame, lives: pl.DataFrame, took: pl.DataFrame, known: pl.Expr
+) -> pl.DataFrame:
+    """Return the readies that filled the slot, with vec, accepted, acc_seq, the reading, ``halt`` and ``told``."""
+    after = took.filter("after_ready").select(
+        pl.col("of").alias("seq"), pl.col("ts").alias("accepted"), "vec", pl.col("^acc_.*$")
+    )
+    told = pl.col("pf_injected").is_not_null()
+    traced = of_lives(attach(paired, after, "seq"), lives, told=told, halt=pl.col("kind_hint") == "halt")
+    due = pl.col("broadcast") | pl.col("told").fill_null(value=False)
+    if not rec.has(tp.ACCEPT):
+        return traced.filter(due)
+    # After a halt-form ready the next event may be any interrupt's accept; a strange vector is the
+    # page-ready one only where a delivery was due and nothing else ever uses that vector.
+    strange = due & ~pl.col("vec").is_in(list(rec.seen_vectors))
+    # No interrupt may use the vectors of exceptions: where nobody tells that a delivery was due, they do.
+    strange |= (due | pl.lit(not rec.has(tp.INJ_EXCEPTION))) & (pl.col("vec") < FIRST_EXTERNAL)
+    right = (known | strange).fill_null(value=False)
+    # A guest that was told gets the vector too (R9): without the accept, that record is what is missing.
+    takes = took.filter(known)["tid"].unique()
+    expected = due & ~pl.col("broadcast") & pl.col("tid").is_in(takes.implode())
+    filled = traced.with_columns(right.alias("right")).filter(pl.col("right") | expected)
+    if not filled["right"].all():
+        taken_back = pl.col("accepted", "vec", "^acc_.*$")
+        filled = filled.with_columns(pl.when("right").then(taken_back))
+    return filled
+
+
+def _implied(took: pl.DataFrame, vcpu_tids: pl.Series) -> pl.DataFrame:
+    """Return the deliveries of which only the accept was traced."""
+    return took.filter(pl.col("tid").is_in(vcpu_tids.implode())).with_columns(
         pl.col("ts").alias("start"),
         pl.col("ts").alias("accepted"),
         pl.lit(None, pl.Int64).alias("token"),
@@ -196,9 +202,6 @@ def deliveries(rec: Recording, paired: pl.DataFrame, lives: pl.DataFrame, vector
         pl.lit("accept").alias("implied"),
         pl.lit(None, pl.Int64).alias("doubted"),
     )
-    traced = traced.select(*columns, *readings)
-    # Sorting what is in order already would copy all of it.
-    return pl.concat([traced, implied.select(*columns, *readings)]).sort("seq") if implied.height else traced
 
 
 def without_repeats(delivered: pl.DataFrame, ack_rows: pl.DataFrame) -> pl.DataFrame:
@@ -228,7 +231,7 @@ def with_ack(delivered: pl.DataFrame, ack_rows: pl.DataFrame) -> tuple[pl.DataFr
     """Match each ACK with the delivery that it acknowledges.
 
     Returns:
-        The deliveries with ``acked``, ``ack_seq`` and the reading at the ACK; and the ACK rows with
+        The deliveries with ``acked`` and ``ack_seq``; and the ACK rows with
         ``delivery`` (seq, null when none precedes) and ``extra``: no delivery precedes, or it was ACKed
         before, so that the one meant was not traced.
     """
@@ -236,12 +239,12 @@ def with_ack(delivered: pl.DataFrame, ack_rows: pl.DataFrame) -> tuple[pl.DataFr
         matched = _match_by_order(delivered, ack_rows)
     else:
         matched = ack_rows.with_columns(_last_before(delivered, ack_rows))
-    extra = pl.col("delivery").is_null() | ~pl.col("delivery").is_first_distinct()
+    extra = ~is_first(matched["delivery"])
     matched = acks_across_cpus(delivered, matched.with_columns(extra.alias("extra")))
     own = matched.filter(pl.col("delivery").is_not_null() & ~pl.col("extra")).select(
         pl.col("delivery").alias("seq"),
         pl.coalesce("acked", "ts").alias("acked"),
-        pl.col("^ack_.*$"),
+        "ack_seq",
     )
     found = attach(delivered, own, "seq")
     # Never before its ready, whatever the clocks of two CPUs say.
@@ -297,11 +300,11 @@ def _match_by_order(delivered: pl.DataFrame, ack_rows: pl.DataFrame) -> pl.DataF
 
 
 def with_virq(rec: Recording, delivered: pl.DataFrame, vectors: Vectors) -> pl.DataFrame:
-    """Add ``injected`` (first kvm_inj_virq of the vector before the ACK) and its reading (R12)."""
+    """Add ``injected`` (first kvm_inj_virq of the vector before the ACK, R12) and ``inj_seq``."""
     virqs = (
         rec.kind(tp.INJ_VIRQ)
         .filter(vectors.known(pl.col("tid"), pl.col("a")))
-        .select("seq", "tid", pl.col("ts").alias("injected"), *reading(tp.INJ_VIRQ, "inj"))
+        .select("seq", "tid", pl.col("ts").alias("injected"), pl.col("seq").alias("inj_seq"))
     )
     hit = virqs.join_asof(
         delivered.select("seq", pl.col("seq").alias("delivery"), "tid", "acked"),
@@ -327,7 +330,7 @@ def imply_from_acks(delivered: pl.DataFrame, matched_acks: pl.DataFrame) -> pl.D
         pl.lit(value=False).alias("broadcast"),
         pl.lit("ack").alias("implied"),
         pl.coalesce("acked", "ts").alias("acked"),
-        pl.col("^ack_.*$"),
+        "ack_seq",
     )
     return pl.concat([delivered, rows], how="diagonal").sort("seq")
 

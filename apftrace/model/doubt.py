@@ -56,8 +56,10 @@ def with_sweeps(rec: Recording, lives: pl.DataFrame, stale: Staleness) -> pl.Dat
     its way through a reset: the life is undecided.
     """
     waits = lives.filter(pl.col("outcome").is_in(["lost", "in_flight"]))
+    theirs = pl.col("tid").is_in(waits["tid"].unique().implode())
     answered = (
-        lives.filter(pl.col("ready").is_not_null())
+        lives.select("tid", "ready", "not_present")
+        .filter(theirs & pl.col("ready").is_not_null())
         .group_by("tid")
         .agg(pl.col("not_present").max().alias("works"))
     )
@@ -149,7 +151,7 @@ def _pauses(rec: Recording, lives: pl.DataFrame, delivered: pl.DataFrame) -> lis
 def with_silences(rec: Recording, lives: pl.DataFrame, stale: Staleness) -> pl.DataFrame:
     """Turn lost and open lives into ``undecided`` where a CPU fell silent too early to tell."""
     open_lives = lives.filter(pl.col("outcome").is_in(["lost", "in_flight"]))
-    if not rec.silences or not open_lives.height:
+    if not open_lives.height or not rec.silences:
         return lives
     doubtful = open_lives.with_columns(
         pl.Series("silent_from", _first_spans(rec, open_lives), pl.Int64)

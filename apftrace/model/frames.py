@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import polars as pl
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 def attach(lives: pl.DataFrame, piece: pl.DataFrame, key: str = "life") -> pl.DataFrame:
@@ -15,14 +20,27 @@ def attach(lives: pl.DataFrame, piece: pl.DataFrame, key: str = "life") -> pl.Da
         piece: has ``key``, unique, and new columns.
         key: column of both.
     """
-    found = lives.select(key).join(piece.sort(key), on=key, how="left", maintain_order="left")
-    return _hung(lives, found.drop(key))
+    if not piece.height:
+        return _without(lives, piece.drop(key).schema)
+    piece = piece.sort(key)
+    if not piece[key].equals(lives[key]):
+        piece = lives.select(key).join(piece, on=key, how="left", maintain_order="left")
+    return _hung(lives, piece.drop(key))
 
 
 def firsts(rows: pl.DataFrame, key: str) -> pl.DataFrame:
     """Return the first row of each ``key``, in the order of the keys; null is none."""
     rows = rows.filter(pl.col(key).is_not_null()).sort(key, maintain_order=True)
-    return rows.filter(pl.col(key).ne_missing(pl.col(key).shift(1)))
+    first = rows[key].ne_missing(rows[key].shift(1))
+    return rows if first.all() else rows.filter(first)
+
+
+def is_first(values: pl.Series) -> pl.Series:
+    """Say of each value whether it is there and the first of its kind."""
+    there = values.is_not_null()
+    # To sort values that are nearly in order takes a fifth of hashing them.
+    known = values.drop_nulls().sort()
+    return there & values.is_first_distinct() if (known == known.shift(1)).any() else there
 
 
 def of_lives(rows: pl.DataFrame, lives: pl.DataFrame, **columns: pl.Expr) -> pl.DataFrame:
@@ -47,9 +65,13 @@ def by_thread(lives: pl.DataFrame, piece: pl.DataFrame) -> pl.DataFrame:
 
 
 def _hung(lives: pl.DataFrame, found: pl.DataFrame) -> pl.DataFrame:
+    empty = {c.name: c.dtype for c in found if c.null_count() == len(c)}
+    return _without(lives.hstack(found.drop(empty)), empty)
+
+
+def _without(lives: pl.DataFrame, columns: Mapping[str, pl.DataType]) -> pl.DataFrame:
     # A literal takes no memory, and of most traces half of the columns say of no life anything.
-    empty = [c.name for c in found if c.null_count() == len(c)]
-    return lives.hstack(found.drop(empty)).with_columns(pl.lit(None, found.schema[c]).alias(c) for c in empty)
+    return lives.with_columns(pl.lit(None, dtype).alias(name) for name, dtype in columns.items())
 
 
 def turn(lives: pl.DataFrame, hit: pl.Series | pl.Expr, outcome: str, *, rule: str | None) -> pl.DataFrame:

@@ -25,10 +25,7 @@ SKEW_NS = 20_000_000
 
 
 def begin(rec: Recording) -> pl.DataFrame:
-    """Return one row per not_present: life, not_present, cpu, tid, token, gva, use, next_of_token and its reading.
-
-    ``next_of_token`` is the instant at which the token is given out again.
-    """
+    """Return one row per not_present: life, not_present, cpu, tid, token, gva, use and its reading."""
     return (
         rec.kind(tp.NOT_PRESENT)
         .select(
@@ -41,10 +38,7 @@ def begin(rec: Recording) -> pl.DataFrame:
             pl.col("entries").alias("np_entries"),
             *_of_try(rec),
         )
-        .with_columns(
-            pl.int_range(1, pl.len() + 1, dtype=pl.Int32).over("tid", "token").alias("use"),
-            pl.col("not_present").shift(-1).over("tid", "token").alias("next_of_token"),
-        )
+        .with_columns(pl.int_range(1, pl.len() + 1, dtype=pl.Int32).over("tid", "token").alias("use"))
     )
 
 
@@ -92,14 +86,13 @@ def _late_links(lives: pl.DataFrame, paired: pl.DataFrame) -> pl.DataFrame:
     strays = paired.filter(pl.col("answer") == "none")
     if not strays.height:
         return paired
-    meant = lives.filter(pl.col("token").is_in(strays["token"].unique().implode()))
+    meant = lives.select(pl.col("life").alias("other"), *on_key, pl.col("not_present").alias("ready"))
+    meant = meant.filter(pl.col("token").is_in(strays["token"].unique().implode()))
     found = (
         strays.select("seq", "ready", *on_key)
         .sort("ready", "seq")
         .join_asof(
-            meant.select(pl.col("life").alias("other"), *on_key, pl.col("not_present").alias("ready")).sort(
-                "ready", "other"
-            ),
+            meant.sort("ready", "other"),
             on="ready",
             by=on_key,
             strategy="backward",
@@ -227,10 +220,10 @@ def tries(rec: Recording) -> pl.DataFrame:
 def with_repeated(lives: pl.DataFrame, tries: pl.DataFrame) -> pl.DataFrame:
     """Add ``repeated``: hits of repeated_fault on the life's gfn and thread while it was open."""
     hits = tries.filter(pl.col("kind") == tp.REPEATED).select("seq", "tid", "gfn")
-    meant = lives.filter(pl.col("gfn").is_in(hits["gfn"].unique().implode()))
+    begun = lives.select("life", "tid", "gfn", pl.col("life").alias("seq"))
     counted = (
         hits.join_asof(
-            meant.select("life", "tid", "gfn", pl.col("life").alias("seq")),
+            begun.filter(pl.col("gfn").is_in(hits["gfn"].unique().implode())),
             on="seq",
             by=["tid", "gfn"],
             strategy="backward",

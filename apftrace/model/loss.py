@@ -40,9 +40,15 @@ def settled_threads(rec: Recording) -> frozenset[int]:
 
 def busy_cpus(rec: Recording) -> frozenset[int]:
     """Return the CPUs where any thread may have been while they are silent: by many records, or as sleeps show."""
-    rows = pl.concat([rec.kind(k).select("cpu") for k in _OFTEN]).group_by("cpu").len()
+    rows = _per_cpu([rec.kind(k) for k in _OFTEN])
     shown = (gap.cpu for gap in unrecorded_ends(rec))
     return frozenset([*rows.filter(pl.col("len") >= SETTLED)["cpu"].to_list(), *shown])
+
+
+def _per_cpu(kept: list[pl.DataFrame]) -> pl.DataFrame:
+    """Return cpu and len: rows of all frames on each CPU."""
+    counts = pl.concat(frame.group_by("cpu").len() for frame in kept)
+    return counts.group_by("cpu").agg(pl.col("len").sum())
 
 
 def silent_ends(rec: Recording) -> tuple[Loss, ...]:
@@ -79,22 +85,23 @@ def _silent_ends(rec: Recording) -> Iterator[Loss]:
     tries = (
         rec.kind(tp.NOT_PRESENT).filter(pl.col("tried") > NEVER).select(pl.col("tried").alias("ts"), "cpu")
     )
-    kept = pl.concat([tries, *(rec.kind(k).select("ts", "cpu") for k in _OFTEN)])
+    kept = [tries, *(rec.kind(k).select("ts", "cpu") for k in _OFTEN)]
     suspects = []
-    for cpu, n in sorted(kept.group_by("cpu").len().iter_rows()):
+    for cpu, n in sorted(_per_cpu(kept).iter_rows()):
         first, last = rec.cpu_spans.get(cpu, (rec.first_ns, rec.last_ns))
         per_ns = n / max(last - first, 1)
         if per_ns * max(first - rec.first_ns, rec.last_ns - last) >= DUE:
             suspects.append((cpu, first, last, per_ns))
-    # Rarely is there any, and only then are all rows worth sorting.
-    kept = kept.sort("ts").with_row_index("at") if suspects else kept
+    if not suspects:
+        return
+    rows = pl.concat(kept).sort("ts").with_row_index("at")
     for cpu, first, last, per_ns in suspects:
-        own = kept.filter(pl.col("cpu") == cpu)
+        own = rows.filter(pl.col("cpu") == cpu)
         alone = int(own["at"].cast(pl.Int64).diff().max() or 1) - 1  # type: ignore[arg-type]
         pause = int(own["ts"].diff().max() or 0)  # type: ignore[arg-type]
         ends = (
-            (first - rec.first_ns, (kept["ts"] < first).sum(), Loss(cpu, "", None, None, first)),
-            (rec.last_ns - last, (kept["ts"] > last).sum(), Loss(cpu, "", None, last, None)),
+            (first - rec.first_ns, (rows["ts"] < first).sum(), Loss(cpu, "", None, None, first)),
+            (rec.last_ns - last, (rows["ts"] > last).sum(), Loss(cpu, "", None, last, None)),
         )
         for silence, others, gap in ends:
             if per_ns * silence >= DUE and others >= DUE and (others >= alone / 2 or silence >= 2 * pause):
@@ -164,7 +171,7 @@ def overlaps_blind(
         name: column to add.
         silences: see ``blind_spans``.
     """
-    if not (rec.losses or rec.uncovered or (silences and rec.silences)) or not frame.height:
+    if not frame.height or not (rec.losses or rec.uncovered or (silences and rec.silences)):
         return frame.with_columns(pl.lit(value=False).alias(name))
     parts = []
     for (tid,), rows in frame.with_row_index("_row").group_by("tid"):

@@ -90,9 +90,7 @@ def with_repairs(lives: pl.DataFrame, delivered: pl.DataFrame) -> pl.DataFrame:
     implied = delivered.filter(pl.col("implied").is_not_null() & pl.col("life").is_not_null()).select(
         "life", "implied", pl.col("start").alias("implied_ts")
     )
-    lives = attach(lives, firsts(implied, "life")).with_columns(
-        pl.col("not_present").shift(-1).over("tid", "gfn").alias("next_of_gfn")
-    )
+    lives = attach(attach(lives, firsts(implied, "life")), _next_of_page(lives))
     unread = pl.col("ready").is_null()
     return lives.with_columns(
         pl.when(pl.col("answer") == "retagged")
@@ -108,13 +106,27 @@ def with_repairs(lives: pl.DataFrame, delivered: pl.DataFrame) -> pl.DataFrame:
     )
 
 
+def _next_of_page(lives: pl.DataFrame) -> pl.DataFrame:
+    """Return per life without a ready ``next_of_gfn``: when the next life of its gfn on its vCPU began."""
+    waits = lives.filter(pl.col("ready").is_null()).select("life", "tid", "gfn")
+    begun = lives.select("tid", "gfn", "life", pl.col("not_present").alias("next_of_gfn"))
+    return waits.join_asof(
+        begun.filter(pl.col("gfn").is_in(waits["gfn"].unique().implode())),
+        on="life",
+        by=["tid", "gfn"],
+        strategy="forward",
+        allow_exact_matches=False,
+        check_sortedness=False,
+    ).select("life", "next_of_gfn")
+
+
 def with_clears(rec: Recording, lives: pl.DataFrame, threads: pl.DataFrame) -> pl.DataFrame:
-    """Add ``cleared`` (instant) and ``cleared_by``: what took an open life off the vCPU's queue.
+    """Add ``cleared`` (instant) and ``cleared_by`` to lives without a ready: what took them off the vCPU's queue.
 
     EN written without bit 0 and a vCPU's reset clear the queue (R20). A reset shows when the vCPU enters at the
     reset vector or is sent an INIT; else by what the guest writes after it, INT and EN, anew. The end of the
-    vCPU thread ends everything. ``woken_all`` is the first broadcast ready on the thread while the life was
-    open: the guest then wakes all its waiters. ``dated`` says that the instant of the clear is known, so that what
+    vCPU thread ends everything. ``woken_all`` is the first broadcast ready on the thread after it began: the guest
+    then wakes all its waiters. ``dated`` says that the instant of the clear is known, so that what
     came before it is proof.
     """
     writes = rec.kind(tp.MSR).filter((pl.col("a") == 1) & (pl.col("b") == tp.MSR_EN))
@@ -130,16 +142,17 @@ def with_clears(rec: Recording, lives: pl.DataFrame, threads: pl.DataFrame) -> p
         (pl.col("c") & tp.EN_ENABLED == 0).alias("dated"),
     )
     events = pl.concat([events, _resets_as_clears(resets(rec, threads))]).sort("seq")
-    lives = _next_on_thread(lives, events)
+    waits = lives.filter(pl.col("ready").is_null()).select("life", "tid")
     alls = (
         rec.kind(tp.READY)
         .filter(pl.col("a") == tp.BROADCAST)
         .select("seq", "tid", pl.col("ts").alias("woken_all"))
     )
-    lives = _next_on_thread(lives, alls)
+    waits = _next_on_thread(_next_on_thread(waits, events), alls)
     gone = threads.filter(pl.col("gone") > 0).select("tid", "gone")
-    return (
-        by_thread(lives, gone)
+    return attach(
+        lives,
+        by_thread(waits, gone)
         .with_columns(
             pl.coalesce("cleared", "gone").alias("cleared"),
             pl.when(pl.col("cleared").is_not_null())
@@ -148,7 +161,7 @@ def with_clears(rec: Recording, lives: pl.DataFrame, threads: pl.DataFrame) -> p
             .then(pl.lit("the vCPU thread exited"))
             .alias("cleared_by"),
         )
-        .drop("gone")
+        .drop("gone", "tid"),
     )
 
 
@@ -261,7 +274,7 @@ def _by_own_events(rec: Recording, lives: pl.DataFrame) -> pl.DataFrame:
 
 def with_overtaken(lives: pl.DataFrame) -> pl.DataFrame:
     """Add ``overtaken`` to lives without a ready: how many of the thread were completed later and got one."""
-    done = lives.filter(pl.col("completed").is_not_null())
+    done = lives.select("life", "tid", "completed", "ready").filter(pl.col("completed").is_not_null())
     waits = done.filter(pl.col("ready").is_null()).select("life", "tid", "completed")
     passed = [waits.select("life", pl.lit(0, pl.Int64).alias("overtaken")).clear()]
     for (tid,), group in waits.group_by("tid"):

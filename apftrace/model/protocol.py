@@ -23,7 +23,7 @@ def protocol(
     send_always = bool((enables["c"] & tp.EN_SEND_ALWAYS != 0).any()) if enables.height else None
     vector = min(vectors) if len(vectors) == 1 else None
     acks = rec.kind(tp.MSR).filter((pl.col("a") == 1) & (pl.col("b") == tp.MSR_ACK)).height
-    handed = delivered.filter(pl.col("accepted").is_not_null()).height
+    handed = delivered["accepted"].count()
     if acks or handed:
         seen = [
             f"{handed} page-ready interrupts accepted" if handed else "",
@@ -35,7 +35,7 @@ def protocol(
         return Protocol(
             kind, vector if kind == "int" else None, send_always, "MSR 4b564d02 was written with bit 0 set"
         )
-    told = lives.filter(pl.col("kind") == "pv").height
+    told = (lives["kind"] == "pv").sum()
     if told and rec.has(tp.ACCEPT):
         return Protocol(
             "legacy", None, None, f"{told} not_present injected, no page-ready interrupt accepted"

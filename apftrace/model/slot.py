@@ -45,8 +45,7 @@ def blockers(lives: pl.DataFrame, spans: pl.DataFrame) -> pl.DataFrame:
     The last two are who held it longest. The candidates are the delivery that held the slot at ``completed`` and
     the last one before ``ready``.
     """
-    waits = lives.filter(pl.col("completed").is_not_null() & pl.col("ready").is_not_null())
-    waits = waits.select("life", "tid", "completed", "ready")
+    waits = lives.select("life", "tid", "completed", "ready").drop_nulls()
     held = [_held(part, own) for part, own in _with_spans(waits, spans)]
     return pl.concat(held) if held else _held(waits, spans)
 
@@ -79,6 +78,7 @@ def _overlap(prefix: str) -> pl.Expr:
 
 def with_busy(frame: pl.DataFrame, spans: pl.DataFrame, since: str, until: str, name: str) -> pl.DataFrame:
     """Add ``name``: ns between two instants for which the slot of the row's ``tid`` was taken; rows go by thread."""
+    spans = spans.filter(pl.col("tid").is_in(frame["tid"].unique().implode()))
     parts = [
         part.with_columns(_busy_between(part[since], part[until], own).alias(name))
         for part, own in _with_spans(frame, spans)

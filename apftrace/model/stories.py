@@ -44,9 +44,9 @@ _DID = {
 def slowest(case: Case) -> pl.DataFrame:
     """Return the lives that took longest, until the guest was told or, where its trace shows that, its task ran."""
     took = pl.max_horizontal(c for c in ("total", "e2e") if c in case.lives.columns)
-    ended = case.lives.filter(pl.col("total").is_not_null())
-    least = ended.select(took.top_k(TOLD).min()).item()
-    chosen = ended.filter(took >= pl.lit(least, pl.Int64))
+    ended = pl.when(pl.col("total").is_not_null()).then(took)
+    least = case.lives.select(ended.top_k(TOLD).min()).item()
+    chosen = case.lives.filter(ended >= pl.lit(least, pl.Int64))
     return chosen.sort(took, "not_present", descending=[True, False], maintain_order=True).head(TOLD)
 
 

@@ -34,9 +34,22 @@ def unacked(
     ``entries_after`` and ``virqs_after`` count entries and injected interrupts since the delivery, and
     ``progress`` is the time from it to the vCPU's last entry.
     """
+    # Only where an ACK was recorded can one be missing.
+    asked = rec.has(tp.MSR, tp.ENTRY) and delivered["acked"].count() > 0
+    last = delivered.filter(pl.col("acked").is_null() & pl.lit(asked))
+    ends = delivered.group_by("tid").agg(pl.col("seq").max())["seq"] if last.height else last["seq"]
     last = (
-        delivered.filter(pl.col("seq") == pl.col("seq").max().over("tid"))
-        .filter(pl.col("acked").is_null())
+        last.filter(pl.col("seq").is_in(ends.implode()))
+        .join(
+            rec.kind(tp.INJ_VIRQ).select(
+                pl.col("seq").alias("inj_seq"),
+                pl.col("entries").alias("inj_entries"),
+                pl.col("virqs").alias("inj_virqs"),
+            ),
+            on="inj_seq",
+            how="left",
+            maintain_order="left",
+        )
         .join(
             threads.select(
                 "tid", "vm", "vcpu", "entries", "virqs", "gone", pl.col("entry_ts").alias("last_run")
@@ -51,9 +64,6 @@ def unacked(
             (pl.col("last_run") - pl.col("start")).alias("progress"),
         )
     )
-    # Only where an ACK was recorded can one be missing.
-    if not rec.has(tp.MSR, tp.ENTRY) or not delivered["acked"].count():
-        last = last.clear()
     last = _with_chances(rec, last)
     last = overlaps_blind(rec, last, "start", "last_run", "blind")
     cleared = rec.kind(tp.MSR).filter((pl.col("a") == 1) & (pl.col("b") == tp.MSR_EN)).select("seq", "tid")
@@ -100,7 +110,9 @@ def _on_wrong_vector(delivered: pl.DataFrame, vectors: Vectors) -> pl.Expr:
 def _with_chances(rec: Recording, last: pl.DataFrame) -> pl.DataFrame:
     """Add ``faults_after``: fault events after the delivery, each of which needs IF=1 in the guest."""
     faults = pl.concat(
-        rec.kind(k).select("tid", pl.col("seq").alias("fault_seq"))
+        rec.kind(k)
+        .filter(pl.col("tid").is_in(last["tid"].implode()))
+        .select("tid", pl.col("seq").alias("fault_seq"))
         for k in (tp.TRY, tp.NOT_PRESENT, tp.REPEATED)
     )
     counted = (

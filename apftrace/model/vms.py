@@ -23,22 +23,27 @@ def vcpu_threads(rec: Recording, lives: pl.DataFrame) -> pl.DataFrame:
 
     A thread counts as a vCPU when it traced an async page fault event of the vCPU context.
     """
-    # The low bits of any token but the broadcast's are the vCPU id.
+    kinds = (tp.TRY, tp.REPEATED, tp.NOT_PRESENT, tp.READY)
+    tids = pl.concat(rec.kind(kind).select(pl.col("tid").unique()) for kind in kinds).unique()
+    table = tids.join(rec.threads, on="tid", how="left").sort("tid")
+    entered = rec.has(tp.ENTRY) and rec.fields.get(tp.ENTRY, (None,))[0] is not None
+    by_entry = pl.when(pl.lit(entered) & (pl.col("vcpu") >= 0)).then("vcpu")
+    table = table.with_columns(by_entry.cast(pl.Int32).alias("vcpu"))
+    if table["vcpu"].null_count():
+        table = table.join(_ids_in_tokens(rec), on="tid", how="left", maintain_order="left")
+        table = table.with_columns(pl.coalesce("vcpu", "id").alias("vcpu")).drop("id")
+    return table.with_columns(_vm_names(rec, table, lives))
+
+
+def _ids_in_tokens(rec: Recording) -> pl.DataFrame:
+    """Return tid and id: the low bits of any token but the broadcast's are the vCPU id."""
     tokens = [
         rec.kind(kind).filter(pl.col("a") != tp.BROADCAST).group_by("tid").agg(pl.first("a").alias("token"))
         for kind in (tp.NOT_PRESENT, tp.READY)
     ]
-    others = [
-        rec.kind(kind).select(pl.col("tid").unique(), pl.lit(None, pl.Int64).alias("token"))
-        for kind in (tp.TRY, tp.REPEATED, tp.READY)
-    ]
-    tids = pl.concat([*tokens, *others]).unique("tid", keep="first", maintain_order=True)
-    table = tids.join(rec.threads, on="tid", how="left").sort("tid")
-    entered = rec.has(tp.ENTRY) and rec.fields.get(tp.ENTRY, (None,))[0] is not None
-    by_entry = pl.when(pl.lit(entered) & (pl.col("vcpu") >= 0)).then("vcpu")
-    by_token = pl.col("token") & ((1 << tp.VCPU_BITS) - 1)
-    table = table.with_columns(pl.coalesce(by_entry, by_token).cast(pl.Int32).alias("vcpu")).drop("token")
-    return table.with_columns(_vm_names(rec, table, lives))
+    found = pl.concat(tokens).unique("tid", keep="first", maintain_order=True)
+    vcpu_id = pl.col("token") & ((1 << tp.VCPU_BITS) - 1)
+    return found.select("tid", vcpu_id.cast(pl.Int32).alias("id"))
 
 
 def _vm_names(rec: Recording, threads: pl.DataFrame, lives: pl.DataFrame) -> pl.Series:

@@ -39,9 +39,12 @@ _MEMORY_FAULT = 39
 
 def _refault_loop(case: Case) -> Iterable[Finding]:
     quick = min(AT_ONCE_NS, case.late_after["p12"]) if case.clock_is_ns else case.late_after["p12"]
-    followed = case.lives.filter(
-        (pl.col("next_of_gfn") - pl.col("ready") <= quick) & (pl.col("p12") <= quick)
-    ).select("tid", "gfn")
+    followed_by = pl.col("not_present").shift(-1).over("tid", "gfn")
+    followed = (
+        case.lives.select("tid", "gfn", "p12", (followed_by - pl.col("ready")).alias("pause"))
+        .filter((pl.col("pause") <= quick) & (pl.col("p12") <= quick))
+        .select("tid", "gfn")
+    )
     steps = (
         case.lives.select("life", "tid", "gfn", "not_present", "ready", "p12", "end")
         .join(followed.unique(), on=["tid", "gfn"], how="semi")

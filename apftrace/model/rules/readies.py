@@ -106,6 +106,8 @@ def _wrong_vector(case: Case) -> Iterable[Finding]:
         return
     right = case.vectors.known(pl.col("tid"), pl.col("vec"))
     wrong = case.delivered.filter(pl.col("vec").is_not_null() & pl.col("implied").is_null() & ~right)
+    if not wrong.height:
+        return
     never_acked = set(case.unacked.filter(pl.col("verdict") == "wrong-vector")["seq"].to_list())
     for row in rows(_with_vector_doubts(case, wrong)):
         vec = int(row["vec"])
