@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -26,6 +27,7 @@ _UNSIGNED = ("blocker", "gva", "token")
 _LISTS = ("ruled_out", "not_ruled_out", "seqs", "seen")
 
 
+@cache
 def _stated_types() -> dict[str, pa.DataType]:
     # Those of the table, but for what is added here, and with the anchors and a guest's events for evidence.
     own = {f.name: f.type for f in FINDINGS.arrow() if f.name not in ("id", "rule", "vm", "vcpu")}
@@ -39,29 +41,33 @@ def stated(found: Iterable[Finding] | pl.DataFrame) -> pl.DataFrame:
     Args:
         found: the findings; or a frame of them already, of which columns that say nothing may be missing.
     """
-    types = _stated_types()
-    if not isinstance(found, pl.DataFrame):
-        rows = list(found)
-        columns = {
-            name: pa.array([f.get(name, () if name in _LISTS else None) for f in rows], dtype)
-            for name, dtype in types.items()
-        }
-        return _framed(columns)
-    schema = _framed({name: pa.array([], dtype) for name, dtype in types.items()}).schema
-    empty = {name: pl.lit([], dtype) for name, dtype in schema.items() if name in _LISTS}
-    return found.select(
-        (pl.col(name).cast(dtype) if name in found.columns else empty.get(name, pl.lit(None, dtype))).alias(
-            name
-        )
-        for name, dtype in schema.items()
-    )
+    if isinstance(found, pl.DataFrame):
+        return _filled(found)
+    rows = list(found)
+    columns = {
+        name: pa.array([f.get(name, () if name in _LISTS else None) for f in rows], dtype)
+        for name, dtype in _stated_types().items()
+    }
+    return _framed(columns) if rows else _nothing()
+
+
+def _filled(found: pl.DataFrame) -> pl.DataFrame:
+    def column(name: str, dtype: pl.DataType) -> pl.Expr:
+        if name in found.columns:
+            return pl.col(name).cast(dtype)
+        return pl.lit([] if name in _LISTS else None, dtype).alias(name)
+
+    return found.select(column(*one) for one in _nothing().schema.items())
+
+
+@cache
+def _nothing() -> pl.DataFrame:
+    return _framed({name: pa.array([], dtype) for name, dtype in _stated_types().items()})
 
 
 def listed(name: str, values: Sequence[Sequence[object]]) -> pl.Series:
     """Return a column of lists of the table ``findings``; polars itself takes ten times as long to make one."""
-    column = pl.from_arrow(pa.array(values, FINDINGS.arrow().field(name).type))
-    assert isinstance(column, pl.Series)
-    return column.alias(name)
+    return _framed({name: pa.array(values, FINDINGS.arrow().field(name).type)})[name]
 
 
 def _framed(columns: dict[str, pa.Array]) -> pl.DataFrame:
