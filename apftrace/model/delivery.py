@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from apftrace.model import tracepoints as tp
-from apftrace.model.frames import attach, firsts, is_first, of_lives
+from apftrace.model.frames import attach, firsts, is_first, look_up
 from apftrace.model.readings import READINGS
 from apftrace.model.skew import acks_across_cpus
 
@@ -171,7 +171,8 @@ def _slot_filled(
         pl.col("of").alias("seq"), pl.col("ts").alias("accepted"), "vec", pl.col("^acc_.*$")
     )
     told = pl.col("pf_injected").is_not_null()
-    traced = of_lives(attach(paired, after, "seq"), lives, told=told, halt=pl.col("kind_hint") == "halt")
+    traced = attach(paired, after, "seq")
+    traced = look_up(traced, lives, "life", told=told, halt=pl.col("kind_hint") == "halt")
     due = pl.col("broadcast") | pl.col("told").fill_null(value=False)
     if not rec.has(tp.ACCEPT):
         return traced.filter(due)

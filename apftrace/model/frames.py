@@ -43,18 +43,19 @@ def is_first(values: pl.Series) -> pl.Series:
     return there & values.is_first_distinct() if (known == known.shift(1)).any() else there
 
 
-def of_lives(rows: pl.DataFrame, lives: pl.DataFrame, **columns: pl.Expr) -> pl.DataFrame:
-    """Return ``rows`` with expressions over the lives that their column ``life`` names; null where it names none.
+def look_up(rows: pl.DataFrame, table: pl.DataFrame, key: str, **columns: pl.Expr) -> pl.DataFrame:
+    """Return ``rows`` with expressions over the rows of ``table`` that their column ``key`` names; null for none.
 
     Args:
-        rows: has ``life``, in any order.
-        lives: has ``life``, unique and in order.
+        rows: has ``key``, in any order.
+        table: has ``key``, unique and in order.
+        key: column of both.
         columns: by name.
     """
-    at = lives["life"].set_sorted().search_sorted(rows["life"])
-    at = pl.select(pl.when(at < lives.height).then(at)).to_series()
-    found = lives.select("life", **columns).select(pl.all().gather(at))
-    meant = found["life"] == rows["life"]
+    at = table[key].set_sorted().search_sorted(rows[key])
+    at = pl.select(pl.when(at < table.height).then(at)).to_series()
+    found = table.select(key, **columns).select(pl.all().gather(at))
+    meant = found[key] == rows[key]
     return rows.hstack(found.select(pl.when(meant).then(c).alias(c) for c in columns))
 
 

@@ -10,9 +10,10 @@ from apftrace.analysis import Step, Story
 from apftrace.model import timeline
 from apftrace.model import tracepoints as tp
 from apftrace.model.rules.base import Row, duration, hexed, plural, rows
-from apftrace.model.rules.causes import cause_of, longer_half, with_spent
+from apftrace.model.rules.causes import causes_of
 from apftrace.model.rules.guest_causes import cause_in_guest
 from apftrace.model.rules.late import late_lives
+from apftrace.model.rules.spent import longer_half, with_spent
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,7 +47,8 @@ def slowest(case: Case) -> pl.DataFrame:
     took = pl.max_horizontal(c for c in ("total", "e2e") if c in case.lives.columns)
     ended = pl.when(pl.col("total").is_not_null()).then(took)
     least = case.lives.select(ended.top_k(TOLD).min()).item()
-    chosen = case.lives.filter(ended >= pl.lit(least, pl.Int64))
+    places = case.lives.select((ended >= pl.lit(least, pl.Int64)).arg_true()).to_series()
+    chosen = case.lives.select(pl.all().gather(places))
     return chosen.sort(took, "not_present", descending=[True, False], maintain_order=True).head(TOLD)
 
 
@@ -54,8 +56,9 @@ def look_closely(source: Source, case: Case) -> dict[tuple[int, str], Spent]:
     """Return what the thread concerned did in each phase of the slowest and of the latest lives."""
     if not case.rec.has(tp.SWITCH) or not case.lives.height:
         return {}
-    late = late_lives(case).head(TOLD).drop("excess", "phase")
-    chosen = pl.concat([slowest(case), late], how="diagonal").unique("life", maintain_order=True)
+    latest = late_lives(case)["life"].head(TOLD)
+    late = case.lives.filter(pl.col("life").is_in(latest.implode()))
+    chosen = pl.concat([slowest(case), late]).unique("life", maintain_order=True)
     lives = [r for r in rows(chosen) if r["end"] - r["not_present"] <= _LONGEST_NS or not case.clock_is_ns]
     before = _BEFORE_NS if case.clock_is_ns else 0
     threads = {t for r in lives for t in (r["tid"], r["worker"]) if t is not None}
@@ -149,7 +152,7 @@ def _told(case: Case, life: Row, phase: str) -> Iterator[str]:
         opened = f", {did.window_exits} of them for an interrupt window" if did and did.window_exits else ""
         exits = f" ({plural(did.exits, 'exit')}{opened})" if did else ""
         one = case.lives.filter(pl.col("life") == life["life"]).with_columns(pl.lit(phase).alias("phase"))
-        cause = cause_of(case, next(iter(rows(with_spent(case.rec, one)))), {})[0]
+        ((cause, _, _),) = causes_of(case, with_spent(case.rec, one))
         yield f"{cause}{exits}"
 
 
@@ -192,8 +195,11 @@ def _held(case: Case, life: Row) -> str:
     )
     links = held.filter(pl.col("overlap") > 0).sort("start")
     worst = set(links.sort("overlap", descending=True)["start"].head(_HOLDERS))
-    held_by = longer_half(case.lives.filter(pl.col("life").is_in(links["life"].implode())))
-    holders = {r["life"]: r for r in rows(with_spent(case.rec, held_by))}
+    held_by = with_spent(
+        case.rec, longer_half(case.lives.filter(pl.col("life").is_in(links["life"].implode())))
+    )
+    why = pl.Series("why", [cause for cause, _, _ in causes_of(case, held_by)], pl.String)
+    holders = {r["life"]: r for r in rows(held_by.with_columns(why))}
     told = [_link(case, link, holders.get(link["life"])) for link in rows(links) if link["start"] in worst]
     more = f" and {links.height - len(told)} more" if links.height > len(told) else ""
     return f"slot taken for {duration(case, life['slot_busy'])}: {', then '.join(told)}{more}"
@@ -205,4 +211,4 @@ def _link(case: Case, link: Row, holder: Row | None) -> str:
         return name
     if holder[holder["phase"]] <= case.late_after[holder["phase"]]:
         return name
-    return f"{name} ({cause_of(case, holder, {})[0]})"
+    return f"{name} ({holder['why']})"

@@ -90,8 +90,10 @@ def _course(case: Case) -> pl.DataFrame:
     write that enables.
     """
     writes = case.rec.kind(tp.MSR).filter((pl.col("a") == 1) & (pl.col("b") == tp.MSR_EN))
-    told = case.delivered.filter(pl.col("accepted").is_not_null()).select(
-        "tid", "seq", pl.col("accepted").alias("ts")
+    reset = resets(case.rec, case.threads)
+    changed = pl.concat([writes["tid"], reset["tid"]]).unique()
+    told = case.delivered.select("tid", "seq", pl.col("accepted").alias("ts")).filter(
+        pl.col("ts").is_not_null() & pl.col("tid").is_in(changed.implode())
     )
     enables = writes.filter((pl.col("c") & tp.EN_ENABLED) != 0)
     course = pl.concat(
@@ -100,9 +102,7 @@ def _course(case: Case) -> pl.DataFrame:
                 "tid", "seq", "ts", on=(pl.col("c") & tp.EN_ENABLED) != 0, write=pl.lit(value=True)
             ),
             told.select("tid", "seq", "ts", on=pl.lit(value=True)),
-            resets(case.rec, case.threads).select(
-                "tid", "seq", "ts", "by", on=pl.lit(value=False), reset=pl.lit(value=True)
-            ),
+            reset.select("tid", "seq", "ts", "by", on=pl.lit(value=False), reset=pl.lit(value=True)),
         ],
         how="diagonal_relaxed",
     ).sort("seq")

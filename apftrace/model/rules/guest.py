@@ -23,7 +23,7 @@ from apftrace.model.rules.base import (
     hexed,
     rows,
 )
-from apftrace.model.rules.causes import with_spent
+from apftrace.model.rules.spent import with_spent
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

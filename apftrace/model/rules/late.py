@@ -11,14 +11,14 @@ from apftrace.model.findings import listed
 from apftrace.model.rules.base import (
     LIFE_SEQS,
     WARNING,
-    Row,
     Rule,
     duration,
     hexed,
     rows,
 )
-from apftrace.model.rules.causes import CAUSED_BY, cause_of, longer_half, with_spent
+from apftrace.model.rules.causes import causes_of
 from apftrace.model.rules.guest_causes import GUEST_PHASES, cause_in_guest, seen_in_guest
+from apftrace.model.rules.spent import longer_half, with_spent
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -49,25 +49,29 @@ _SPAN = {
 }
 
 _IN_HOST = ("completed", "accepted", "injected", "slot_busy", "blocker", "blocker_life")
-_IN_GUEST = ("p6", "guest", "guest_tid", "steal", "running", "retry")
+_IN_GUEST = ("guest", "guest_tid", "steal", "running", "retry")
 
 
 def late_lives(case: Case) -> pl.DataFrame:
-    """Return the answered lives of which a phase was late, the latest first.
+    """Return the answered lives of which a phase was late, the latest first, with the columns that findings need.
 
     ``phase`` is the one that was the most over its threshold, by ``excess``.
     """
     over = {p: pl.col(p).fill_null(0) - case.late_after[p] for p in _phases(case)}
     excess = pl.max_horizontal(over.values())
-    late = case.lives.filter((pl.col("outcome") == "answered") & (excess > 0)).with_columns(
-        excess.alias("excess"),
-        pl.coalesce(pl.when(this == excess).then(pl.lit(p)) for p, this in over.items()).alias("phase"),
+    late = (
+        _told(case.lives)
+        .filter((case.lives["outcome"] == "answered") & (excess > 0))
+        .with_columns(
+            excess.alias("excess"),
+            pl.coalesce(pl.when(this == excess).then(pl.lit(p)) for p, this in over.items()).alias("phase"),
+        )
     )
     return late.sort("excess", "life", descending=[True, False])
 
 
 def _late_wakeup(case: Case) -> pl.DataFrame:
-    late = with_spent(case.rec, _told(late_lives(case)))
+    late = with_spent(case.rec, late_lives(case))
     in_guest = pl.col("phase").is_in(GUEST_PHASES)
     ran = pl.coalesce(c for c in ("retry", "running", "end") if c in late.columns)
     return late.select(
@@ -89,7 +93,7 @@ def _late_wakeup(case: Case) -> pl.DataFrame:
 
 def _told(lives: pl.DataFrame) -> pl.DataFrame:
     """Return the columns from which a finding, its cause and the cause of its slot's holder are told."""
-    of_life = ("phase", "tid", "token", "gva", "not_present", "end")
+    of_life = ("tid", "token", "gva", "not_present", "end")
     names = {*LIFE_SEQS, *_PHASES, *of_life, *_IN_HOST, *_IN_GUEST}
     return lives.select(c for c in lives.columns if c in names)
 
@@ -99,24 +103,20 @@ def _causes(case: Case, late: pl.DataFrame) -> tuple[pl.Series, pl.Series, pl.Se
     holders = _told(case.lives).filter(
         pl.col("life").is_in(late["blocker_life"].drop_nulls().unique().implode())
     )
-    by_life = {r["life"]: r for r in _rows(with_spent(case.rec, longer_half(holders)))}
-    told = [
-        (*cause_in_guest(case, life, life["phase"]), None)
-        if life["phase"] in GUEST_PHASES
-        else cause_of(case, life, by_life)
-        for life in _rows(late)
-    ]
-    causes, confidences, blockers = zip(*told, strict=True) if told else ((), (), ())
+    in_guest = pl.col("phase").is_in(GUEST_PHASES)
+    own = late.filter(~in_guest)
+    told = dict(
+        zip(own["life"], causes_of(case, own, with_spent(case.rec, longer_half(holders))), strict=True)
+    )
+    for life in rows(late.filter(in_guest)):
+        told[life["life"]] = (*cause_in_guest(case, life, life["phase"]), None)
+    stated = [told[life] for life in late["life"]]
+    causes, confidences, blockers = zip(*stated, strict=True) if stated else ((), (), ())
     return (
         pl.Series("cause", causes, pl.String),
         pl.Series("confidence", confidences, pl.String),
         pl.Series("blocker", blockers, pl.Int64),
     )
-
-
-def _rows(lives: pl.DataFrame) -> Iterable[Row]:
-    # A row of all columns takes as long to make as the cause that is told from it.
-    return rows(lives.select(c for c in (*CAUSED_BY, *_IN_GUEST) if c in lives.columns))
 
 
 def _messages(case: Case, late: pl.DataFrame) -> pl.Series:

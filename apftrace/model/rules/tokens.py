@@ -21,10 +21,10 @@ def _token_reuse(case: Case) -> Iterable[Finding]:
         return
     # A later life of the page ends the earlier one only if its token was free by then.
     answered = pl.coalesce("ready", "implied_ts").alias("ended")
-    uses = case.lives.select("life", "tid", "token", "use", "not_present", answered, "cleared")
-    given_again = pl.col("not_present").shift(-1).over("tid", "token")
-    still_open = ~(pl.coalesce("ended", "cleared") <= given_again).fill_null(value=False)
-    doubtful = uses.filter(given_again.is_not_null() & still_open).select("tid", "token").unique()
+    given_again = pl.col("not_present").shift(-1).over("tid", "token").alias("given_again")
+    uses = case.lives.select("life", "tid", "token", "use", "not_present", answered, "cleared", given_again)
+    still_open = ~(pl.coalesce("ended", "cleared") <= pl.col("given_again")).fill_null(value=False)
+    doubtful = uses.filter(pl.col("given_again").is_not_null() & still_open).select("tid", "token").unique()
     uses = uses.join(doubtful, on=["tid", "token"], how="semi").sort("tid", "token", "life")
     uses = uses.with_columns(
         pl.when(pl.col("use") > 1).then(pl.col(c).shift(1)).alias(f"before_{c}")
