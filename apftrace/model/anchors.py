@@ -42,9 +42,11 @@ class Anchors:
         found = [pl.DataFrame(schema={n: _dtype(n) for n in names})]
         for part in self._by_kind.values():
             at = part["seq"].search_sorted(wanted)
-            there = at < part.height
-            rows = part.select(pl.col(names).gather(at.filter(there)))
-            found.append(rows.filter(rows["seq"] == wanted.filter(there)))
+            near = at < part.height
+            at = at.filter(near)
+            at = at.filter(part["seq"][at] == wanted.filter(near))
+            if len(at):
+                found.append(part[at].select(names))
         return pl.concat(found).sort("seq")
 
 

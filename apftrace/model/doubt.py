@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from apftrace.model import tracepoints as tp
-from apftrace.model.frames import attach, by_thread, turn
+from apftrace.model.frames import attach, by_thread, turn, without
 from apftrace.model.loss import silent_spans
 from apftrace.model.outcome import MIN_ENTRIES, Staleness
 from apftrace.model.switched_on import shows_untold
@@ -56,6 +56,8 @@ def with_sweeps(rec: Recording, lives: pl.DataFrame, stale: Staleness) -> pl.Dat
     its way through a reset: the life is undecided.
     """
     waits = lives.filter(pl.col("outcome").is_in(["lost", "in_flight"]))
+    if not waits.height:
+        return without(lives, {"swept": pl.Int64(), "swept_by": pl.String()})
     theirs = pl.col("tid").is_in(waits["tid"].unique().implode())
     answered = (
         lives.select("tid", "ready", "not_present")

@@ -21,7 +21,7 @@ def attach(lives: pl.DataFrame, piece: pl.DataFrame, key: str = "life") -> pl.Da
         key: column of both.
     """
     if not piece.height:
-        return _without(lives, piece.drop(key).schema)
+        return without(lives, piece.drop(key).schema)
     piece = piece.sort(key)
     if not piece[key].equals(lives[key]):
         piece = lives.select(key).join(piece, on=key, how="left", maintain_order="left")
@@ -67,11 +67,12 @@ def by_thread(lives: pl.DataFrame, piece: pl.DataFrame) -> pl.DataFrame:
 
 def _hung(lives: pl.DataFrame, found: pl.DataFrame) -> pl.DataFrame:
     empty = {c.name: c.dtype for c in found if c.null_count() == len(c)}
-    return _without(lives.hstack(found.drop(empty)), empty)
+    return without(lives.hstack(found.drop(empty)), empty)
 
 
-def _without(lives: pl.DataFrame, columns: Mapping[str, pl.DataType]) -> pl.DataFrame:
-    # A literal takes no memory, and of most traces half of the columns say of no life anything.
+def without(lives: pl.DataFrame, columns: Mapping[str, pl.DataType]) -> pl.DataFrame:
+    """Return ``lives`` with columns that say nothing of any of them."""
+    # A literal takes no memory, and of most traces half of the columns are such.
     return lives.with_columns(pl.lit(None, dtype).alias(name) for name, dtype in columns.items())
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from apftrace.model import tracepoints as tp
-from apftrace.model.frames import attach, by_thread, firsts
+from apftrace.model.frames import attach, by_thread, firsts, without
 from apftrace.model.readings import NEVER
 from apftrace.model.slot import with_busy
 
@@ -31,6 +31,15 @@ MIN_AGE_NS = 10_000_000
 
 _READ = (tp.REPEATED, tp.NOT_PRESENT, tp.MSR, tp.INJ_EXCEPTION, tp.ACCEPT, tp.INJ_VIRQ)
 """Anchors that carry their thread's entries into the guest."""
+
+_CLEARS: dict[str, pl.DataType] = {
+    "cleared": pl.Int64(),
+    "cleared_by": pl.String(),
+    "cleared_entries": pl.Int32(),
+    "dated": pl.Boolean(),
+    "woken_all": pl.Int64(),
+}
+_PROGRESS = ("since", "last_run", "entries_after", "progress", "slot_free")
 
 UNMEASURED_AGE_NS = 1_000_000_000
 """Age that counts as stuck where no life closed to tell what is usual."""
@@ -129,6 +138,9 @@ def with_clears(rec: Recording, lives: pl.DataFrame, threads: pl.DataFrame) -> p
     then wakes all its waiters. ``dated`` says that the instant of the clear is known, so that what
     came before it is proof.
     """
+    waits = lives.filter(pl.col("ready").is_null()).select("life", "tid")
+    if not waits.height:
+        return without(lives, _CLEARS)
     writes = rec.kind(tp.MSR).filter((pl.col("a") == 1) & (pl.col("b") == tp.MSR_EN))
     events = writes.select(
         "seq",
@@ -142,7 +154,6 @@ def with_clears(rec: Recording, lives: pl.DataFrame, threads: pl.DataFrame) -> p
         (pl.col("c") & tp.EN_ENABLED == 0).alias("dated"),
     )
     events = pl.concat([events, _resets_as_clears(resets(rec, threads))]).sort("seq")
-    waits = lives.filter(pl.col("ready").is_null()).select("life", "tid")
     alls = (
         rec.kind(tp.READY)
         .filter(pl.col("a") == tp.BROADCAST)
@@ -217,6 +228,8 @@ def with_progress(
     """
     since = pl.coalesce("completed", "finished", "not_present")
     waits = lives.filter(pl.col("ready").is_null()).with_columns(since.alias("since"))
+    if not waits.height:
+        return without(lives, dict.fromkeys(_PROGRESS, pl.Int64()))
     if rec.has(tp.ENTRY):
         waits = by_thread(
             waits, threads.select("tid", "entries", pl.col("entry_ts").alias("last_run"))
@@ -233,13 +246,8 @@ def with_progress(
     waits = with_busy(waits, spans, "since", "last_run", "busy")
     return attach(
         lives,
-        waits.select(
-            "life",
-            "since",
-            "last_run",
-            "entries_after",
-            "progress",
-            (pl.col("progress") - pl.col("busy").fill_null(0)).alias("slot_free"),
+        waits.with_columns((pl.col("progress") - pl.col("busy").fill_null(0)).alias("slot_free")).select(
+            "life", *_PROGRESS
         ),
     )
 

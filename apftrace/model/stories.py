@@ -16,7 +16,7 @@ from apftrace.model.rules.late import late_lives
 from apftrace.model.rules.spent import longer_half, with_spent
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from apftrace.model.correlate import Case
     from apftrace.model.timeline import Spent
@@ -33,6 +33,8 @@ _WORTH = 0.05
 _WORTH_TELLING = 0.02
 """Share of a life below which nobody asks where the time of a phase went."""
 _HOLDERS = 3
+_ASKED = ("p4", "p5")
+"""Phases of which it is told why they were late, beside what the thread did."""
 
 _DID = {
     timeline.RAN: "ran",
@@ -48,7 +50,7 @@ def slowest(case: Case) -> pl.DataFrame:
     ended = pl.when(pl.col("total").is_not_null()).then(took)
     least = case.lives.select(ended.top_k(TOLD).min()).item()
     places = case.lives.select((ended >= pl.lit(least, pl.Int64)).arg_true()).to_series()
-    chosen = case.lives.select(pl.all().gather(places))
+    chosen = case.lives[places]
     return chosen.sort(took, "not_present", descending=[True, False], maintain_order=True).head(TOLD)
 
 
@@ -57,7 +59,7 @@ def look_closely(source: Source, case: Case) -> dict[tuple[int, str], Spent]:
     if not case.rec.has(tp.SWITCH) or not case.lives.height:
         return {}
     latest = late_lives(case)["life"].head(TOLD)
-    late = case.lives.filter(pl.col("life").is_in(latest.implode()))
+    late = case.lives[case.lives["life"].search_sorted(latest)]
     chosen = pl.concat([slowest(case), late]).unique("life", maintain_order=True)
     lives = [r for r in rows(chosen) if r["end"] - r["not_present"] <= _LONGEST_NS or not case.clock_is_ns]
     before = _BEFORE_NS if case.clock_is_ns else 0
@@ -91,10 +93,24 @@ def _phases(life: Row) -> Iterator[tuple[str, int | None, int, int]]:
 
 def stories(case: Case) -> tuple[Story, ...]:
     """Return the slowest lives, told phase by phase."""
-    return tuple(_story(case, life) for life in rows(slowest(case)))
+    chosen = slowest(case)
+    asked = [chosen.with_columns(pl.lit(phase).alias("phase")) for phase in _ASKED]
+    why = _causes(case, pl.concat(asked))
+    return tuple(_story(case, life, why) for life in rows(chosen))
 
 
-def _story(case: Case, life: Row) -> Story:
+def _causes(case: Case, lives: pl.DataFrame) -> dict[tuple[int, str], str]:
+    """Return by life and phase why lives were late in their ``phase``, P4 or P5; those that were not are left out."""
+    over = (pl.when(pl.col("phase") == p).then(pl.col(p) > case.late_after[p]) for p in _ASKED)
+    late = lives.filter(pl.coalesce(over))
+    if not late.height:
+        return {}
+    told = causes_of(case, with_spent(case.rec, late))
+    asked = late.select("life", "phase").iter_rows()
+    return {(life, phase): cause for (life, phase), (cause, _, _) in zip(asked, told, strict=True)}
+
+
+def _story(case: Case, life: Row, why: Mapping[tuple[int, str], str]) -> Story:
     return Story(
         machine=case.rec.machine,
         vm=life["vm"],
@@ -105,11 +121,11 @@ def _story(case: Case, life: Row) -> Story:
         total=life["total"],
         kind=life["kind"],
         outcome=life["outcome"],
-        steps=tuple(_steps(case, life)),
+        steps=tuple(_steps(case, life, why)),
     )
 
 
-def _steps(case: Case, life: Row) -> Iterator[Step]:
+def _steps(case: Case, life: Row, why: Mapping[tuple[int, str], str]) -> Iterator[Step]:
     form = {"pv": "the guest is told by #PF", "halt": "the vCPU halts"}.get(life["kind"], "not_present")
     repeated = f", and it faults again {life['repeated']} times meanwhile" if life["repeated"] else ""
     yield Step(life["not_present"], None, f"fault on gfn {hexed(life['gfn'])}: {form}{repeated}")
@@ -122,7 +138,7 @@ def _steps(case: Case, life: Row) -> Iterator[Step]:
     for phase, _, _, stop in _phases(life):
         if (phase == "p12" and split) or (phase in ("p1", "p2") and not split):
             continue
-        told = "; ".join(_told(case, life, phase))
+        told = "; ".join(_told(case, life, phase, why.get((life["life"], phase))))
         lasted = duration(case, life[phase])
         yield Step(stop, phase, f"{ends[phase]} after {lasted}" + (f": {told}" if told else ""))
     yield from _beyond(case, life)
@@ -140,7 +156,7 @@ def _beyond(case: Case, life: Row) -> Iterator[Step]:
         yield Step(life["retry"], "p7", f"its wait returned after {duration(case, life['p7'])}")
 
 
-def _told(case: Case, life: Row, phase: str) -> Iterator[str]:
+def _told(case: Case, life: Row, phase: str, why: str | None) -> Iterator[str]:
     if not life[phase] or life[phase] < _WORTH_TELLING * life["total"]:
         return
     if phase == "p3" and (life["slot_busy"] or 0) > _WORTH * life[phase]:
@@ -148,12 +164,10 @@ def _told(case: Case, life: Row, phase: str) -> Iterator[str]:
     did = case.close.get((life["life"], phase))
     if did is not None:
         yield from told_of(case, did, "worker" if phase in ("p1", "p2", "p12") else "vCPU", life[phase])
-    if phase in ("p4", "p5") and life[phase] > case.late_after[phase]:
+    if why is not None:
         opened = f", {did.window_exits} of them for an interrupt window" if did and did.window_exits else ""
         exits = f" ({plural(did.exits, 'exit')}{opened})" if did else ""
-        one = case.lives.filter(pl.col("life") == life["life"]).with_columns(pl.lit(phase).alias("phase"))
-        ((cause, _, _),) = causes_of(case, with_spent(case.rec, one))
-        yield f"{cause}{exits}"
+        yield f"{why}{exits}"
 
 
 def told_of(case: Case, did: Spent, who: str, whole: int) -> Iterator[str]:
@@ -194,21 +208,15 @@ def _held(case: Case, life: Row) -> str:
         ).alias("overlap")
     )
     links = held.filter(pl.col("overlap") > 0).sort("start")
-    worst = set(links.sort("overlap", descending=True)["start"].head(_HOLDERS))
-    held_by = with_spent(
-        case.rec, longer_half(case.lives.filter(pl.col("life").is_in(links["life"].implode())))
-    )
-    why = pl.Series("why", [cause for cause, _, _ in causes_of(case, held_by)], pl.String)
-    holders = {r["life"]: r for r in rows(held_by.with_columns(why))}
-    told = [_link(case, link, holders.get(link["life"])) for link in rows(links) if link["start"] in worst]
+    worst = links.sort("overlap", descending=True)["start"].head(_HOLDERS)
+    shown = links.filter(pl.col("start").is_in(worst.implode()))
+    holders = case.lives.filter(pl.col("life").is_in(shown["life"].implode())).drop_nulls(_ASKED)
+    why = {life: cause for (life, _), cause in _causes(case, longer_half(holders)).items()}
+    told = [_link(case, link, why.get(link["life"])) for link in rows(shown)]
     more = f" and {links.height - len(told)} more" if links.height > len(told) else ""
     return f"slot taken for {duration(case, life['slot_busy'])}: {', then '.join(told)}{more}"
 
 
-def _link(case: Case, link: Row, holder: Row | None) -> str:
+def _link(case: Case, link: Row, why: str | None) -> str:
     name = f"{hexed(link['token'])} held it {duration(case, link['overlap'])}"
-    if holder is None or holder["p4"] is None or holder["p5"] is None:
-        return name
-    if holder[holder["phase"]] <= case.late_after[holder["phase"]]:
-        return name
-    return f"{name} ({holder['why']})"
+    return f"{name} ({why})" if why else name

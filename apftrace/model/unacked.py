@@ -13,7 +13,7 @@ import polars as pl
 
 from apftrace.model import tracepoints as tp
 from apftrace.model.delivery import FIRST_EXTERNAL, told_threads
-from apftrace.model.frames import turn
+from apftrace.model.frames import turn, without
 from apftrace.model.loss import overlaps_blind
 from apftrace.model.outcome import MIN_ENTRIES, Staleness, resets
 
@@ -37,7 +37,9 @@ def unacked(
     # Only where an ACK was recorded can one be missing.
     asked = rec.has(tp.MSR, tp.ENTRY) and delivered["acked"].count() > 0
     last = delivered.filter(pl.col("acked").is_null() & pl.lit(asked))
-    ends = delivered.group_by("tid").agg(pl.col("seq").max())["seq"] if last.height else last["seq"]
+    if not last.height:
+        return without(last, {"verdict": pl.String()})
+    ends = delivered.group_by("tid").agg(pl.col("seq").max())["seq"]
     last = (
         last.filter(pl.col("seq").is_in(ends.implode()))
         .join(
