@@ -11,7 +11,7 @@ from apftrace.model import timeline
 from apftrace.model import tracepoints as tp
 from apftrace.model.rules.base import Row, duration, hexed, plural, rows
 from apftrace.model.rules.causes import causes_of
-from apftrace.model.rules.guest_causes import cause_in_guest
+from apftrace.model.rules.guest_causes import causes_in_guest
 from apftrace.model.rules.late import late_lives
 from apftrace.model.rules.spent import longer_half, with_spent
 
@@ -96,6 +96,9 @@ def stories(case: Case) -> tuple[Story, ...]:
     chosen = slowest(case)
     asked = [chosen.with_columns(pl.lit(phase).alias("phase")) for phase in _ASKED]
     why = _causes(case, pl.concat(asked))
+    if "p6" in chosen.columns:
+        late = chosen.filter(pl.col("p6") > case.late_after["p6"]).with_columns(pl.lit("p6").alias("phase"))
+        why |= {(life, "p6"): cause for life, (cause, _) in causes_in_guest(case, late).items()}
     return tuple(_story(case, life, why) for life in rows(chosen))
 
 
@@ -141,17 +144,14 @@ def _steps(case: Case, life: Row, why: Mapping[tuple[int, str], str]) -> Iterato
         told = "; ".join(_told(case, life, phase, why.get((life["life"], phase))))
         lasted = duration(case, life[phase])
         yield Step(stop, phase, f"{ends[phase]} after {lasted}" + (f": {told}" if told else ""))
-    yield from _beyond(case, life)
+    yield from _beyond(case, life, why.get((life["life"], "p6")))
 
 
-def _beyond(case: Case, life: Row) -> Iterator[Step]:
+def _beyond(case: Case, life: Row, why: str | None) -> Iterator[Step]:
     """Yield what the guest's trace adds: when its task ran, and when its wait returned."""
     if life.get("p6") is not None:
-        late = life["p6"] > case.late_after["p6"]
-        why = f": {cause_in_guest(case, life, 'p6')[0]}" if late else ""
-        yield Step(
-            life["running"], "p6", f"the guest's task ran {duration(case, life['p6'])} after its wakeup{why}"
-        )
+        ran = f"the guest's task ran {duration(case, life['p6'])} after its wakeup"
+        yield Step(life["running"], "p6", f"{ran}: {why}" if why else ran)
     if life.get("p7") is not None:
         yield Step(life["retry"], "p7", f"its wait returned after {duration(case, life['p7'])}")
 

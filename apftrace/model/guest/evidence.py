@@ -16,11 +16,16 @@ WAIT_SEQS = ("wait_seq", "out_seq", "irq_seq", "wake_seq", "wakeup_seq", "in_seq
 
 
 def shown(side: GuestSide, seqs: Iterable[int | None]) -> list[dict[str, object]]:
-    """Return the evidence row (ts, cpu, tid, event, text) of each hit, the guest's name before the event."""
+    """Return the evidence row of each hit, in their order."""
+    return list(events(side, seqs).values())
+
+
+def events(side: GuestSide, seqs: Iterable[int | None]) -> dict[int, dict[str, object]]:
+    """Return by seq the evidence row (ts, cpu, tid, event, text) of each hit, the guest's name before the event."""
     wanted = sorted({s for s in seqs if s is not None})
     rows = side.rec.hits.filter(pl.col("seq").is_in(wanted))
-    return [
-        {
+    return {
+        row["seq"]: {
             "ts": side.at(row["ts"]),
             "cpu": row["cpu"],
             "tid": row["tid"] if row["tid"] >= 0 else None,
@@ -28,7 +33,7 @@ def shown(side: GuestSide, seqs: Iterable[int | None]) -> list[dict[str, object]
             "text": _text(row),
         }
         for row in rows.iter_rows(named=True)
-    ]
+    }
 
 
 def _name(side: GuestSide, kind: str) -> str:

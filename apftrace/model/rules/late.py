@@ -7,17 +7,16 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from apftrace.model import tracepoints as tp
-from apftrace.model.findings import listed
+from apftrace.model.findings import EVIDENCE_PER_RULE, listed
 from apftrace.model.rules.base import (
     LIFE_SEQS,
     WARNING,
     Rule,
     duration,
     hexed,
-    rows,
 )
 from apftrace.model.rules.causes import causes_of
-from apftrace.model.rules.guest_causes import GUEST_PHASES, cause_in_guest, seen_in_guest
+from apftrace.model.rules.guest_causes import GUEST_PHASES, causes_in_guest, seen_in_guest
 from apftrace.model.rules.spent import longer_half, with_spent
 
 if TYPE_CHECKING:
@@ -108,9 +107,8 @@ def _causes(case: Case, late: pl.DataFrame) -> tuple[pl.Series, pl.Series, pl.Se
     told = dict(
         zip(own["life"], causes_of(case, own, with_spent(case.rec, longer_half(holders))), strict=True)
     )
-    for life in rows(late.filter(in_guest)):
-        told[life["life"]] = (*cause_in_guest(case, life, life["phase"]), None)
-    stated = [told[life] for life in late["life"]]
+    theirs = causes_in_guest(case, late.filter(in_guest)) if own.height < late.height else {}
+    stated = [told[life] if life in told else (*theirs[life], None) for life in late["life"]]
     causes, confidences, blockers = zip(*stated, strict=True) if stated else ((), (), ())
     return (
         pl.Series("cause", causes, pl.String),
@@ -131,10 +129,10 @@ def _messages(case: Case, late: pl.DataFrame) -> pl.Series:
 
 
 def _seen(case: Case, late: pl.DataFrame) -> Iterable[pl.Series]:
-    """Return the events in the guest's trace of each, where the phase of any was one of the guest."""
-    own = rows(late.filter(pl.col("phase").is_in(GUEST_PHASES)))
-    seen = {life["life"]: seen_in_guest(case, life) for life in own}
-    if seen:
+    """Return the events in the guest's trace of the first ones, where the phase of any was one of the guest."""
+    own = late.head(EVIDENCE_PER_RULE).filter(pl.col("phase").is_in(GUEST_PHASES))
+    if own.height:
+        seen = seen_in_guest(case, own)
         yield listed("evidence", [seen.get(life, []) for life in late["life"]]).alias("seen")
 
 
