@@ -9,7 +9,7 @@ import polars as pl
 import pyarrow as pa
 
 from apftrace.model.evidence import texts
-from apftrace.model.rules.base import ERROR, INFO, WARNING
+from apftrace.model.rules.base import ERROR, EVIDENCE_PER_RULE, INFO, WARNING, framed, listed
 from apftrace.schema import FINDINGS
 
 if TYPE_CHECKING:
@@ -17,9 +17,6 @@ if TYPE_CHECKING:
 
     from apftrace.model.correlate import Case
     from apftrace.model.rules.base import Finding
-
-EVIDENCE_PER_RULE = 1000
-"""Findings of one rule that carry their events; further ones state everything else."""
 
 _SEVERITY_ORDER = {ERROR: 0, WARNING: 1, INFO: 2}
 
@@ -48,7 +45,7 @@ def stated(found: Iterable[Finding] | pl.DataFrame) -> pl.DataFrame:
         name: pa.array([f.get(name, () if name in _LISTS else None) for f in rows], dtype)
         for name, dtype in _stated_types().items()
     }
-    return _framed(columns) if rows else _nothing()
+    return framed(columns) if rows else _nothing()
 
 
 def _filled(found: pl.DataFrame) -> pl.DataFrame:
@@ -62,18 +59,7 @@ def _filled(found: pl.DataFrame) -> pl.DataFrame:
 
 @cache
 def _nothing() -> pl.DataFrame:
-    return _framed({name: pa.array([], dtype) for name, dtype in _stated_types().items()})
-
-
-def listed(name: str, values: Sequence[Sequence[object]]) -> pl.Series:
-    """Return a column of lists of the table ``findings``; polars itself takes ten times as long to make one."""
-    return _framed({name: pa.array(values, FINDINGS.arrow().field(name).type)})[name]
-
-
-def _framed(columns: dict[str, pa.Array]) -> pl.DataFrame:
-    frame = pl.from_arrow(pa.table(columns))
-    assert isinstance(frame, pl.DataFrame)
-    return frame
+    return framed({name: pa.array([], dtype) for name, dtype in _stated_types().items()})
 
 
 def table(case: Case, found: Sequence[tuple[str, pl.DataFrame]]) -> pl.DataFrame:

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from apftrace.model import tracepoints as tp
-from apftrace.model.findings import EVIDENCE_PER_RULE, listed
 from apftrace.model.rules.base import (
+    EVIDENCE_PER_RULE,
     LIFE_SEQS,
     WARNING,
     Rule,
     duration,
     hexed,
+    listed,
 )
 from apftrace.model.rules.causes import causes_of
 from apftrace.model.rules.guest_causes import GUEST_PHASES, causes_in_guest, seen_in_guest

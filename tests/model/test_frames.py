@@ -1,0 +1,59 @@
+"""How columns come to the lives: matched, looked up, or as nothing at all."""
+
+from __future__ import annotations
+
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from polars.testing import assert_frame_equal
+
+from apftrace.model.frames import attach, firsts, is_first, look_up
+
+KEYS = st.lists(st.integers(0, 40), unique=True, max_size=20)
+LIVES = pl.DataFrame({"life": [2, 5, 7], "tid": [1, 1, 2]})
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [[2, 5, 7], [7, 2, 5], [5], [], [9], [1, 2, 3, 5, 8]],
+    ids=["all", "unordered", "one", "no", "other", "mixed"],
+)
+def test_a_piece_is_matched_by_its_key(keys):
+    piece = pl.DataFrame(
+        {"life": keys, "ready": [10 * k for k in keys]}, schema={"life": pl.Int64, "ready": pl.Int64}
+    )
+    got = attach(LIVES, piece)
+    assert got["ready"].to_list() == [10 * k if k in keys else None for k in (2, 5, 7)]
+    assert got.schema == {**LIVES.schema, "ready": pl.Int64}
+
+
+@given(KEYS, KEYS)
+def test_attaching_is_a_left_join(lives, keys):
+    rows = pl.DataFrame({"life": sorted(lives)}, schema={"life": pl.Int64})
+    piece = pl.DataFrame({"life": keys, "x": keys}, schema={"life": pl.Int64, "x": pl.Int64})
+    assert_frame_equal(attach(rows, piece), rows.join(piece, on="life", how="left", maintain_order="left"))
+
+
+@given(st.lists(st.integers(0, 40) | st.none(), max_size=20), KEYS)
+def test_looking_up_is_a_left_join(wanted, keys):
+    rows = pl.DataFrame({"seq": wanted}, schema={"seq": pl.Int64})
+    table = pl.DataFrame({"seq": sorted(keys)}, schema={"seq": pl.Int64})
+    got = look_up(rows, table, "seq", twice=pl.col("seq") * 2)
+    assert got["twice"].to_list() == [2 * w if w in keys else None for w in wanted]
+
+
+@given(st.lists(st.integers(0, 6) | st.none(), max_size=20))
+def test_the_first_of_each_value_is_told(values):
+    series = pl.Series(values, dtype=pl.Int64)
+    assert is_first(series).to_list() == [v is not None and v not in values[:n] for n, v in enumerate(values)]
+
+
+@given(st.lists(st.tuples(st.integers(0, 5) | st.none(), st.integers(0, 9)), max_size=20))
+def test_the_first_row_of_each_key_is_kept_in_the_order_of_the_keys(pairs):
+    rows = pl.DataFrame(pairs, schema={"life": pl.Int64, "n": pl.Int64}, orient="row")
+    first: dict[int, int] = {}
+    for life, n in pairs:
+        if life is not None:
+            first.setdefault(life, n)
+    assert firsts(rows, "life").rows() == sorted(first.items())
