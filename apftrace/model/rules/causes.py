@@ -12,7 +12,7 @@ import polars as pl
 from apftrace.model import timeline
 from apftrace.model import tracepoints as tp
 from apftrace.model.rules.base import LIKELY, POSSIBLE, PROVED, duration, hexed
-from apftrace.model.rules.spent import IN_WORKER
+from apftrace.model.rules.spent import WORKER_PHASES
 
 if TYPE_CHECKING:
     from apftrace.model.correlate import Case
@@ -24,14 +24,14 @@ MOSTLY = 0.4
 Cause = tuple[str, str]
 """The cause in one phrase, and how sure it is."""
 
-_IN_WORKER = "slow fault-in or worker queueing"
+_FAULT_IN = "slow fault-in or worker queueing"
 _NO_CPU = "runnable but not on a CPU for {took}{who}"
 _WHY: dict[str, Cause] = {
     "not started": ("worker queueing: the work item was not started{who}", PROVED),
     "worker blocked": ("slow I/O: the worker slept uninterruptibly for {took}", LIKELY),
     "worker waited": (f"worker queueing: {_NO_CPU}", LIKELY),
-    "worker": (_IN_WORKER, POSSIBLE),
-    "worker unseen": (f"{_IN_WORKER} (record sched:sched_switch and workqueue:* to tell)", POSSIBLE),
+    "worker": (_FAULT_IN, POSSIBLE),
+    "worker unseen": (f"{_FAULT_IN} (record sched:sched_switch and workqueue:* to tell)", POSSIBLE),
     "vCPU waited": (f"vCPU not scheduled: {_NO_CPU}", LIKELY),
     "vCPU slept": ("vCPU halted or asleep in the host for {took}", LIKELY),
     "vCPU blocked": (
@@ -46,6 +46,7 @@ _WHY: dict[str, Cause] = {
     "interrupts off": ("guest interrupts off", LIKELY),
 }
 _SLOT = "slot"
+_FAULTED_IN = ("p2", "p12")
 
 
 def causes_of(
@@ -83,11 +84,11 @@ def _why(case: Case) -> pl.Expr:
     return (
         pl.when(phase == "p1")
         .then(pl.lit("not started"))
-        .when(phase.is_in(IN_WORKER) & pl.lit(not case.rec.has(tp.SWITCH)))
+        .when(phase.is_in(WORKER_PHASES) & pl.lit(not case.rec.has(tp.SWITCH)))
         .then(pl.lit("worker unseen"))
-        .when(phase.is_in(IN_WORKER) & seen)
+        .when(phase.is_in(WORKER_PHASES) & seen)
         .then(pl.lit("worker ") + pl.col("did"))
-        .when(phase.is_in(IN_WORKER))
+        .when(phase.is_in(WORKER_PHASES))
         .then(pl.lit("worker"))
         .when(held)
         .then(pl.lit(_SLOT))
@@ -110,12 +111,12 @@ def _why(case: Case) -> pl.Expr:
 def _worded(case: Case, what: tuple[int, str], why: str, ns: int | None, hog: int | None) -> Cause:
     """Return a cause in words; ``what`` is the life and its phase."""
     did = case.close.get(what)
-    close = _seen_closely(case, did) if did and what[1] in ("p2", "p12") else None
+    close = _seen_closely(case, did) if did and what[1] in _FAULTED_IN else None
     if close:
         return close
     cause, confidence = _WHY[why]
     who = _who(case, hog) if why != "not started" else ""
-    if did and not who and what[1] not in ("p2", "p12"):
+    if did and not who and what[1] not in _FAULTED_IN:
         who = _hog(case, did)
     return cause.format(took=duration(case, ns), who=who), confidence
 

@@ -19,7 +19,8 @@ _ENDS = {
 }  # fmt: skip
 """The anchor that ends each phase; of P1 and P2 the worker is asked for both at once."""
 
-IN_WORKER = ("p1", "p2", "p12")
+WORKER_PHASES = ("p1", "p2", "p12")
+"""The phases that a worker spends; the others are the vCPU thread's."""
 
 _BEGINS = {"p3": "completed", "p4": "accepted", "p5": "injected"}
 """The instant at which what the vCPU thread did in a phase begins to count."""
@@ -52,7 +53,7 @@ def with_spent(rec: Recording, lives: pl.DataFrame) -> pl.DataFrame:
 
 def _with_most(lives: pl.DataFrame) -> pl.DataFrame:
     # The worker's sums reach back to its previous life: no more than the phase itself can count, and no sleep.
-    worker = pl.col("phase").is_in(IN_WORKER)
+    worker = pl.col("phase").is_in(WORKER_PHASES)
     ns = {
         share: pl.when(worker)
         .then(_at_most(f"spent_{share}", "p12") if share != "slept" else None)
