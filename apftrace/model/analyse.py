@@ -102,7 +102,7 @@ def _concluded(source: Source, case: Case, inputs: tuple[Input, ...]) -> Analysi
 
 
 class _Sums:
-    """The tables of a case that no judgement goes into, made beside what comes next.
+    """The tables of a case that no judgement goes into; those that take long are made beside what comes next.
 
     Attributes:
         faults: the table ``faults``.

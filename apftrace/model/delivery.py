@@ -189,7 +189,7 @@ def _slot_filled(
     if not filled["right"].all():
         taken_back = pl.col("accepted", "vec", "^acc_.*$")
         filled = filled.with_columns(pl.when("right").then(taken_back))
-    return filled
+    return filled.drop("right")
 
 
 def _implied(took: pl.DataFrame, vcpu_tids: pl.Series) -> pl.DataFrame:

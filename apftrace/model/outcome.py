@@ -136,7 +136,7 @@ def with_clears(rec: Recording, lives: pl.DataFrame, threads: pl.DataFrame) -> p
     reset vector or is sent an INIT; else by what the guest writes after it, INT and EN, anew. The end of the
     vCPU thread ends everything. ``woken_all`` is the first broadcast ready on the thread after it began: the guest
     then wakes all its waiters. ``dated`` says that the instant of the clear is known, so that what
-    came before it is proof.
+    came before it is proof; ``cleared_entries`` are those of the vCPU by then.
     """
     waits = lives.filter(pl.col("ready").is_null()).select("life", "tid")
     if not waits.height:

@@ -32,7 +32,8 @@ def unacked(
     """Return the stuck deliveries with ``verdict``: ``wrong-vector``, ``lost-interrupt`` or ``missing-ack``.
 
     ``entries_after`` and ``virqs_after`` count entries and injected interrupts since the delivery, and
-    ``progress`` is the time from it to the vCPU's last entry.
+    ``progress`` is the time from it to the vCPU's last entry. Where every delivery was ACKed there is only
+    ``verdict``, and no row.
     """
     # Only where an ACK was recorded can one be missing.
     asked = rec.has(tp.MSR, tp.ENTRY) and delivered["acked"].count() > 0

@@ -47,6 +47,8 @@ _WHY: dict[str, Cause] = {
 }
 _SLOT = "slot"
 _FAULTED_IN = ("p2", "p12")
+_HALF = pl.when(pl.col("phase") == "p4").then("p4").otherwise("p5")
+"""How long P4 or P5 lasted, whichever is the phase."""
 
 
 def causes_of(
@@ -56,8 +58,8 @@ def causes_of(
 
     Args:
         case: the case.
-        lives: lives with the ``phase`` that was late and what was ``spent`` in it.
-        holders: the lives that held a slot meanwhile, each with the same of its ``longer_half``.
+        lives: lives with the ``phase`` that was late and what ``with_spent`` adds.
+        holders: the lives that held a slot meanwhile, each with the same for its ``longer_half``.
     """
     held = {} if holders is None else _causes_of_holders(case, holders)
     took = pl.when(pl.col("why") == "host").then("spent_guest").otherwise("did_ns").alias("took")
@@ -78,7 +80,6 @@ def _why(case: Case) -> pl.Expr:
     held = (phase == "p3") & (2 * pl.col("slot_busy") >= pl.col("p3")) & pl.col("blocker").is_not_null()
     # What counts is the time inside the guest, not that the vCPU thread was on a CPU.
     inside = pl.col("spent_guest") if case.rec.has(tp.ENTRY, tp.EXIT) else pl.lit(None, pl.Int64)
-    lasted = pl.when(phase == "p4").then("p4").otherwise("p5")
     asleep = pl.col("did").is_in(["waited", "slept", "blocked"]) & pl.lit(case.rec.has(tp.SWITCH))
     seen = pl.col("did").is_in(["waited", "blocked"])
     return (
@@ -100,7 +101,7 @@ def _why(case: Case) -> pl.Expr:
         .then(pl.lit("vCPU unseen"))
         .when(inside.is_null())
         .then(pl.lit("guest unseen"))
-        .when(inside < MOSTLY * lasted)
+        .when(inside < MOSTLY * _HALF)
         .then(pl.lit("host"))
         .when(phase == "p5")
         .then(pl.lit("handler"))
@@ -115,6 +116,8 @@ def _worded(case: Case, what: tuple[int, str], why: str, ns: int | None, hog: in
     if close:
         return close
     cause, confidence = _WHY[why]
+    if "{" not in cause:
+        return cause, confidence
     who = _who(case, hog) if why != "not started" else ""
     if did and not who and what[1] not in _FAULTED_IN:
         who = _hog(case, did)
@@ -131,12 +134,13 @@ def _charged(case: Case, busy: int, token: int, why: str | None) -> tuple[str, s
 
 def _causes_of_holders(case: Case, holders: pl.DataFrame) -> dict[int, str | None]:
     """Return by life why each kept the slot; null where no phase of it was long enough to be asked for its cause."""
-    lasted = pl.when(pl.col("phase") == "p4").then("p4").otherwise("p5")
-    least = pl.when(pl.col("phase") == "p4").then(case.late_after["p4"]).otherwise(case.late_after["p5"])
-    known = holders.filter(lasted.is_not_null())
-    long = known.select((pl.col("spent_ran").is_not_null() | (lasted > least)).alias("long"))["long"]
-    told = zip(known["life"], causes_of(case, known), long, strict=True)
-    return {life: cause if asked else None for life, (cause, _, _), asked in told}
+    late = pl.col("phase").replace_strict(
+        {p: case.late_after[p] for p in ("p4", "p5")}, return_dtype=pl.Int64
+    )
+    long = holders.filter(_HALF.is_not_null() & (pl.col("spent_ran").is_not_null() | (late < _HALF)))
+    short = holders.filter(_HALF.is_not_null())["life"]
+    told = zip(long["life"], causes_of(case, long), strict=True)
+    return dict.fromkeys(short) | {life: cause for life, (cause, _, _) in told}
 
 
 def _seen_closely(case: Case, did: Spent) -> Cause | None:

@@ -48,7 +48,7 @@ def seen_in_guest(case: Case, late: pl.DataFrame) -> dict[int, list[dict[str, ob
         waits = _waits_of(side, late).unique("life", keep="first", maintain_order=True)
         told = waits.select("life", *WAIT_SEQS).rows()
         found = events(side, (seq for _, *seqs in told for seq in seqs))
-        seen |= {life: [found[seq] for seq in sorted({*seqs} - {None})] for life, *seqs in told}
+        seen |= {life: [found[seq] for seq in sorted({*seqs} & found.keys())] for life, *seqs in told}
     return seen
 
 

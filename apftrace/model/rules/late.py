@@ -94,6 +94,7 @@ def _late_wakeup(case: Case) -> pl.DataFrame:
 def _told(lives: pl.DataFrame) -> pl.DataFrame:
     """Return the columns from which a finding, its cause and the cause of its slot's holder are told."""
     of_life = ("tid", "token", "gva", "not_present", "end")
+    # The lives have twice as many columns, and all would be filtered.
     names = {*LIFE_SEQS, *_PHASES, *of_life, *_IN_HOST, *_IN_GUEST}
     return lives.select(c for c in lives.columns if c in names)
 
