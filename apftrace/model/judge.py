@@ -14,7 +14,7 @@ from apftrace.model import tracepoints as tp
 from apftrace.model.findings import stated, table
 from apftrace.model.guest.verdict import followed, guest_unsafe, guest_verdict
 from apftrace.model.rules import CATALOGUE
-from apftrace.model.rules.base import ERROR, WARNING
+from apftrace.model.rules.base import ERROR, WARNING, plural
 
 if TYPE_CHECKING:
     from apftrace.model.correlate import Case
@@ -91,7 +91,7 @@ def _verdict(case: Case, findings: pl.DataFrame, unsafe: tuple[str, ...]) -> tup
     errors = findings.filter(pl.col("severity") == ERROR)
     warnings = findings.filter((pl.col("severity") == WARNING) & (pl.col("rule") != "events-lost"))
     n = case.lives.height
-    faults = f"{n} async page fault{'' if n == 1 else 's'}"
+    faults = plural(n, "async page fault")
     if not any(case.rec.counts.values()):
         return "unusable", "The trace holds no event."
     if not case.rec.has(*_CORE):

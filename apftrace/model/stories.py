@@ -10,10 +10,10 @@ from apftrace.analysis import Step, Story
 from apftrace.model import timeline
 from apftrace.model import tracepoints as tp
 from apftrace.model.rules.base import Row, duration, hexed, plural, rows
-from apftrace.model.rules.causes import causes_of
+from apftrace.model.rules.causes import causes_of, was_late
 from apftrace.model.rules.guest_causes import causes_in_guest
 from apftrace.model.rules.late import late_lives
-from apftrace.model.rules.spent import longer_half, with_spent
+from apftrace.model.rules.spent import SLOT_PHASES, WORKER_PHASES, longer_half, with_spent
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -33,8 +33,6 @@ _WORTH = 0.05
 _WORTH_TELLING = 0.02
 """Share of a life below which nobody asks where the time of a phase went."""
 _HOLDERS = 3
-_ASKED = ("p4", "p5")
-"""Phases of which it is told why they were late, beside what the thread did."""
 
 _DID = {
     timeline.RAN: "ran",
@@ -94,7 +92,7 @@ def _phases(life: Row) -> Iterator[tuple[str, int | None, int, int]]:
 def stories(case: Case) -> tuple[Story, ...]:
     """Return the slowest lives, told phase by phase."""
     chosen = slowest(case)
-    asked = [chosen.with_columns(pl.lit(phase).alias("phase")) for phase in _ASKED]
+    asked = [chosen.with_columns(pl.lit(phase).alias("phase")) for phase in SLOT_PHASES]
     why = _causes(case, pl.concat(asked))
     if "p6" in chosen.columns:
         late = chosen.filter(pl.col("p6") > case.late_after["p6"]).with_columns(pl.lit("p6").alias("phase"))
@@ -104,8 +102,7 @@ def stories(case: Case) -> tuple[Story, ...]:
 
 def _causes(case: Case, lives: pl.DataFrame) -> dict[tuple[int, str], str]:
     """Return by life and phase why lives were late in their ``phase``, P4 or P5; those that were not are left out."""
-    over = (pl.when(pl.col("phase") == p).then(pl.col(p) > case.late_after[p]) for p in _ASKED)
-    late = lives.filter(pl.coalesce(over))
+    late = lives.filter(was_late(case))
     if not late.height:
         return {}
     told = causes_of(case, with_spent(case.rec, late))
@@ -163,7 +160,7 @@ def _told(case: Case, life: Row, phase: str, why: str | None) -> Iterator[str]:
         yield _held(case, life)
     did = case.close.get((life["life"], phase))
     if did is not None:
-        yield from told_of(case, did, "worker" if phase in ("p1", "p2", "p12") else "vCPU", life[phase])
+        yield from told_of(case, did, "worker" if phase in WORKER_PHASES else "vCPU", life[phase])
     if why is not None:
         opened = f", {did.window_exits} of them for an interrupt window" if did and did.window_exits else ""
         exits = f" ({plural(did.exits, 'exit')}{opened})" if did else ""
@@ -210,7 +207,7 @@ def _held(case: Case, life: Row) -> str:
     links = held.filter(pl.col("overlap") > 0).sort("start")
     worst = links.sort("overlap", descending=True)["start"].head(_HOLDERS)
     shown = links.filter(pl.col("start").is_in(worst.implode()))
-    holders = case.lives.filter(pl.col("life").is_in(shown["life"].implode())).drop_nulls(_ASKED)
+    holders = case.lives.filter(pl.col("life").is_in(shown["life"].implode())).drop_nulls(SLOT_PHASES)
     why = {life: cause for (life, _), cause in _causes(case, longer_half(holders)).items()}
     told = [_link(case, link, why.get(link["life"])) for link in rows(shown)]
     more = f" and {links.height - len(told)} more" if links.height > len(told) else ""

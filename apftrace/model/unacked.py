@@ -13,7 +13,7 @@ import polars as pl
 
 from apftrace.model import tracepoints as tp
 from apftrace.model.delivery import FIRST_EXTERNAL, told_threads
-from apftrace.model.frames import turn, without
+from apftrace.model.frames import look_up, turn, without
 from apftrace.model.loss import overlaps_blind
 from apftrace.model.outcome import MIN_ENTRIES, Staleness, resets
 
@@ -42,16 +42,12 @@ def unacked(
         return without(last, {"verdict": pl.String()})
     ends = delivered.group_by("tid").agg(pl.col("seq").max())["seq"]
     last = (
-        last.filter(pl.col("seq").is_in(ends.implode()))
-        .join(
-            rec.kind(tp.INJ_VIRQ).select(
-                pl.col("seq").alias("inj_seq"),
-                pl.col("entries").alias("inj_entries"),
-                pl.col("virqs").alias("inj_virqs"),
-            ),
-            on="inj_seq",
-            how="left",
-            maintain_order="left",
+        look_up(
+            last.filter(pl.col("seq").is_in(ends.implode())),
+            rec.kind(tp.INJ_VIRQ).rename({"seq": "inj_seq"}),
+            "inj_seq",
+            inj_entries=pl.col("entries"),
+            inj_virqs=pl.col("virqs"),
         )
         .join(
             threads.select(

@@ -12,7 +12,7 @@ import polars as pl
 from apftrace.model import timeline
 from apftrace.model import tracepoints as tp
 from apftrace.model.rules.base import LIKELY, POSSIBLE, PROVED, duration, hexed
-from apftrace.model.rules.spent import WORKER_PHASES
+from apftrace.model.rules.spent import SLOT_PHASES, WORKER_PHASES
 
 if TYPE_CHECKING:
     from apftrace.model.correlate import Case
@@ -134,13 +134,16 @@ def _charged(case: Case, busy: int, token: int, why: str | None) -> tuple[str, s
 
 def _causes_of_holders(case: Case, holders: pl.DataFrame) -> dict[int, str | None]:
     """Return by life why each kept the slot; null where no phase of it was long enough to be asked for its cause."""
-    late = pl.col("phase").replace_strict(
-        {p: case.late_after[p] for p in ("p4", "p5")}, return_dtype=pl.Int64
-    )
-    long = holders.filter(_HALF.is_not_null() & (pl.col("spent_ran").is_not_null() | (late < _HALF)))
-    short = holders.filter(_HALF.is_not_null())["life"]
+    known = holders.filter(_HALF.is_not_null())
+    long = known.filter(pl.col("spent_ran").is_not_null() | was_late(case))
     told = zip(long["life"], causes_of(case, long), strict=True)
-    return dict.fromkeys(short) | {life: cause for life, (cause, _, _) in told}
+    return dict.fromkeys(known["life"]) | {life: cause for life, (cause, _, _) in told}
+
+
+def was_late(case: Case) -> pl.Expr:
+    """Say of lives whether their ``phase``, one of SLOT_PHASES, was late."""
+    after = {phase: case.late_after[phase] for phase in SLOT_PHASES}
+    return pl.col("phase").replace_strict(after, return_dtype=pl.Int64) < _HALF
 
 
 def _seen_closely(case: Case, did: Spent) -> Cause | None:

@@ -21,6 +21,7 @@ from apftrace.model.rules.base import (
     duration,
     finding,
     hexed,
+    plural,
     rows,
 )
 
@@ -106,7 +107,7 @@ def _sync_faults(case: Case) -> Iterable[Finding]:
             ts=row["at"],
             end=row["end"],
             cause=_why_sync(row),
-            message=f"{row['count']} page fault{'' if row['count'] == 1 else 's'} of this vCPU put its thread to "
+            message=f"{plural(row['count'], 'page fault')} of this vCPU put its thread to "
             f"sleep, without a try, for {duration(case, row['slept'])} in all ({share:.1%} of its time), the longest "
             f"for {duration(case, row['most'])}; async page faults: {row['tried'] or 0}",
             seqs=[],

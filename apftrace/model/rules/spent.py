@@ -22,6 +22,9 @@ _ENDS = {
 WORKER_PHASES = ("p1", "p2", "p12")
 """The phases that a worker spends; the others are the vCPU thread's."""
 
+SLOT_PHASES = ("p4", "p5")
+"""The phases in which a life keeps the page-ready slot from others."""
+
 _BEGINS = {"p3": "completed", "p4": "accepted", "p5": "injected"}
 """The instant at which what the vCPU thread did in a phase begins to count."""
 
