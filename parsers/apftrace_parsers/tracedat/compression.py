@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from threading import local
 from typing import Protocol
 
 import zstandard
@@ -20,6 +21,15 @@ class Codec(Protocol):
         Raises:
             BlockError: the block is damaged, or holds more or less than it says.
         """
+
+
+class _Contexts(local):
+    # To set one up takes as long as a chunk, and each is for one thread at a time.
+    def __init__(self) -> None:
+        self.zstd = zstandard.ZstdDecompressor()
+
+
+_CONTEXTS = _Contexts()
 
 
 class BlockError(Exception):
@@ -46,7 +56,7 @@ def _zstd(data: bytes, size: int) -> bytes:
         claimed = zstandard.frame_content_size(data)
         if claimed > size:
             raise BlockError(f"its frame claims {claimed} bytes instead of {size}")
-        content = zstandard.ZstdDecompressor().decompress(data, max_output_size=size)
+        content = _CONTEXTS.zstd.decompress(data, max_output_size=size)
     except zstandard.ZstdError as error:
         raise BlockError(str(error)) from None
     return _checked(content, size)
