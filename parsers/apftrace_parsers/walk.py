@@ -1,7 +1,8 @@
-"""A pass over the pages of all lanes: windows of memory, filled ahead while the walker works.
+"""A pass over the pages of all lanes: windows of memory, filled over and over while the walker works.
 
-Memory is bounded by WINDOWS_BUDGET whatever the file: with more CPUs each gets smaller windows. Pages are
-read with pread into the same windows over and over; a mapping would count as resident memory.
+Memory is bounded by WINDOWS_BUDGET whatever the file: with more CPUs each gets smaller windows. Pages that lie
+in the file as they are get read with pread by the thread that walks: to hand a window over costs more than to
+read it. A mapping would end the process when its file is cut meanwhile. Packed pages are unpacked ahead by threads.
 """
 
 from __future__ import annotations
@@ -25,11 +26,12 @@ if TYPE_CHECKING:
     from apftrace_parsers.landmarks import Mark
 
 WINDOWS_BUDGET = 32 << 20
-LARGEST_WINDOW = 1 << 20
-LARGEST_BOUNDED = 1 << 18
-"""Of a pass between bounds, which is mostly a look at a few pages: filling further ahead would be in vain."""
+LARGEST_WINDOW = 1 << 18
+"""What is read at once stays in the cache of a core until it is walked."""
+LARGEST_AHEAD = 1 << 20
+"""Of a window that is filled ahead: larger, for each costs a handing over."""
 THREADS_FROM = 4 << 20
-"""Bytes of pages from which on filling ahead pays for its threads."""
+"""Bytes of packed pages from which on filling ahead pays for its threads."""
 N_THREADS = 2
 MAX_LOSSES = 10_000
 """Gaps that are listed one by one; later ones of a CPU are joined, so that memory stays bounded."""
@@ -84,6 +86,10 @@ class Lane(Protocol):
     def least(self) -> int:
         """Bytes that a window needs at least."""
 
+    @property
+    def is_packed(self) -> bool:
+        """Whether its pages have to be unpacked."""
+
     def pages(self, log: ImportLog) -> Pages:
         """Start to read."""
 
@@ -131,7 +137,11 @@ class Pass:
         self.log = ImportLog()
         self.bounded = start_ns is not None or end_ns is not None
         self._pages = [lane.pages(self.log) for lane in ring.lanes]
-        self._sizes = _window_sizes(ring.lanes, LARGEST_BOUNDED if self.bounded else LARGEST_WINDOW)
+        # A pass between bounds is mostly a look at a few pages: to fill further ahead would be in vain.
+        packed = sum(lane.size for lane in ring.lanes if lane.is_packed)
+        fills_ahead = packed >= THREADS_FROM and not self.bounded
+        self._threads = ThreadPoolExecutor(N_THREADS) if fills_ahead else None
+        self._sizes = _window_sizes(ring.lanes, LARGEST_AHEAD if fills_ahead else LARGEST_WINDOW)
         # Anonymous pages: what small traces never touch costs nothing.
         data = mmap(-1, max(2 * sum(self._sizes), PAGESIZE))
         self._view = memoryview(data)
@@ -141,9 +151,6 @@ class Pass:
         self._page = [0] * len(self._sizes)
         self._landmarks = [Landmarks() for _ in ring.lanes]
         self._ended = [False] * len(self._sizes)
-        total = sum(lane.size for lane in ring.lanes)
-        fills_ahead = total >= THREADS_FROM and not self.bounded
-        self._threads = ThreadPoolExecutor(N_THREADS) if fills_ahead else None
         instances = ring.instances
         self.instance_of = [instances.index(lane.instance) for lane in ring.lanes]
         self.walker = subbuf.Walker(

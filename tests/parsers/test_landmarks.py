@@ -47,8 +47,8 @@ def skips(source: Source, start: int) -> int:
 
 @pytest.mark.parametrize("name", CAPTURES)
 def test_a_look_after_a_whole_pass_sees_the_same(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(walk, "LARGEST_WINDOW", 1 << 14)
-    monkeypatch.setattr(walk, "LARGEST_BOUNDED", 1 << 13)
+    monkeypatch.setattr(walk, "LARGEST_WINDOW", 1 << 13)
+    monkeypatch.setattr(walk, "LARGEST_AHEAD", 1 << 14)
     path = SAMPLES / name
     passed = open_source(path)
     look(passed)

@@ -44,6 +44,7 @@ class PlainLane:
     fd: int
     offset: int
     size: int
+    is_packed = False
 
     @property
     def least(self) -> int:
@@ -110,6 +111,7 @@ class ChunkLane:
     codec: str
     big: bool
     max_chunk: int
+    is_packed = True
 
     @property
     def least(self) -> int:
