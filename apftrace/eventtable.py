@@ -106,13 +106,16 @@ def _batches(
 class _Names:
     # Thread ids to comms as an Arrow lookup: an index a row into one dictionary, no Python string.
     def __init__(self, comms: dict[int, str]) -> None:
+        # A name of several threads stands there once: Parquet takes no other dictionary as it is.
+        named = pa.array(list(comms.values()), pa.string()).dictionary_encode()
         self.tids = pa.array(list(comms), pa.int32())
-        self.names = pa.array(list(comms.values()), pa.string())
+        self.indices = named.indices
+        self.names = named.dictionary
 
     def of(self, tids: pa.Array) -> pa.Array:
         import pyarrow.compute as pc
 
-        return pa.DictionaryArray.from_arrays(pc.index_in(tids, self.tids), self.names)
+        return pa.DictionaryArray.from_arrays(self.indices.take(pc.index_in(tids, self.tids)), self.names)
 
 
 def _widen(
