@@ -12,6 +12,7 @@ COMPILED = (
     "apftrace_parsers/rowwriter",
     "apftrace_parsers/stamps",
     "apftrace_parsers/subbuf",
+    "apftrace/unmerge",
     "apftrace/model/asleep",
     "apftrace/model/ledger",
     "apftrace/model/odometer",

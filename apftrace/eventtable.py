@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from array import array
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
+from apftrace import unmerge
 from apftrace_parsers.base import MISSED, EventFormat, PassResult, Pick, is_glob, matches
+from apftrace_parsers.ringsource import MAX_STREAM_FIELDS
+from apftrace_parsers.stream import views
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -104,25 +108,43 @@ def _batches(
 
 
 class _Names:
-    # Thread ids to comms as an Arrow lookup: an index a row into one dictionary, no Python string.
+    # Thread ids to comms: an index a row into one dictionary, no Python string.
     def __init__(self, comms: dict[int, str]) -> None:
         # A name of several threads stands there once: Parquet takes no other dictionary as it is.
-        named = pa.array(list(comms.values()), pa.string()).dictionary_encode()
-        self.tids = pa.array(list(comms), pa.int32())
-        self.indices = named.indices
-        self.names = named.dictionary
+        number = {name: n for n, name in enumerate(dict.fromkeys(comms.values()))}
+        tids = sorted(comms)
+        self._tids = memoryview(array("i", tids))
+        self._numbers = memoryview(array("i", [number[comms[tid]] for tid in tids]))
+        self._names = pa.array(list(number), pa.string())
 
-    def of(self, tids: pa.Array) -> pa.Array:
-        import pyarrow.compute as pc
+    def of(self, tids: memoryview) -> pa.Array:
+        indices = _Made(pa.int32(), len(tids))
+        unmerge.look_up(tids, self._tids, self._numbers, indices.values, indices.valid)
+        return pa.DictionaryArray.from_arrays(indices.array(), self._names)
 
-        return pa.DictionaryArray.from_arrays(self.indices.take(pc.index_in(tids, self.tids)), self.names)
+
+class _Made:
+    # An Arrow array of integers that is about to be written.
+    def __init__(self, kind: pa.DataType, rows: int) -> None:
+        self._kind = kind
+        self._rows = rows
+        self._buffers = (
+            pa.py_buffer(bytearray((rows + 7) // 8)),
+            pa.allocate_buffer(kind.bit_width // 8 * rows),
+        )
+        self.valid, values = (memoryview(buffer).cast("B") for buffer in self._buffers)
+        self.values = values.cast("q" if kind.bit_width == 64 else "i")
+
+    def array(self) -> pa.Array:
+        return pa.Array.from_buffers(self._kind, self._rows, list(self._buffers))
 
 
 def _widen(
     form: EventFormat, batch: pa.RecordBatch, schema: pa.Schema, named: dict[str, str], comms: _Names
 ) -> pa.RecordBatch:
     have = {named.get(n, n): batch.column(n) for n in batch.schema.names}
-    have["comm"] = comms.of(batch.column("tid"))
+    tids = batch.column("tid")
+    have["comm"] = comms.of(memoryview(tids.buffers()[1]).cast("B").cast("i")[tids.offset :][: len(tids)])
     names = pa.array([form.name], pa.string())
     have["event"] = pa.DictionaryArray.from_arrays(pa.repeat(pa.scalar(0, pa.int32()), batch.num_rows), names)
     columns = [
@@ -140,13 +162,13 @@ def in_time_order(source: Source, events: Sequence[str], result: PassResult) -> 
     Raises:
         KeyError: a name without wildcard that the source does not describe.
     """
-    import pyarrow.compute as pc
-
     names = known(source, events)
     chosen = [f for f in source.formats() if any(matches(f, n) for n in names)]
     if len(source.info.instances) <= 1 and all(_is_narrow(form) for form in chosen):
         schema, fields = union(chosen)
         return pa.RecordBatchReader.from_batches(schema, _merged(source, chosen, schema, fields, result))
+    import pyarrow.compute as pc
+
     table = reader(source, names, result).read_all().unify_dictionaries()
     return table.take(pc.sort_indices(table, [("ts", "ascending"), ("cpu", "ascending")])).to_reader()
 
@@ -157,10 +179,11 @@ def _own_fields(form: EventFormat) -> list[pa.Field]:
 
 def _is_narrow(form: EventFormat) -> bool:
     own = _own_fields(form)
-    return len(own) <= len(_LETTERS) and all(pa.types.is_integer(field.type) for field in own)
+    return len(own) <= MAX_STREAM_FIELDS and all(pa.types.is_integer(field.type) for field in own)
 
 
-_LETTERS = ("a", "b", "c")
+_PICK = 3
+"""Which column of the stream says of which event a row is."""
 
 
 def _merged(
@@ -171,63 +194,53 @@ def _merged(
     result: PassResult,
 ) -> Iterator[pa.RecordBatch]:
     picks = [Pick((f"{f.system}:{f.name}",), tuple((g.name,) for g in _own_fields(f))) for f in chosen]
-    places = _places(chosen, named)
+    letters = _letters(chosen, named)
     comms = _Names(source.info.comms)
     names = pa.array([form.name for form in chosen], pa.string())
     for batch in source.stream(picks, result):
-        yield _unmerge(batch, schema, places, comms, names)
+        yield _unmerge(_without_gaps(batch), schema, letters, comms, names)
 
 
-def _places(
-    chosen: Sequence[EventFormat], named: dict[int, dict[str, str]]
-) -> dict[str, dict[str, pa.BooleanArray]]:
-    """Return per column which of a, b, c holds it, and there for which picks."""
-    held: dict[str, dict[str, set[int]]] = {}
+def _letters(chosen: Sequence[EventFormat], named: dict[int, dict[str, str]]) -> dict[str, memoryview]:
+    """Return per column which of a, b, c holds it, by number: of each event in turn, -1 for none."""
+    held: dict[str, array[int]] = {}
     for number, form in enumerate(chosen):
-        for letter, field in zip(_LETTERS, _own_fields(form), strict=False):
-            held.setdefault(named[form.id][field.name], {}).setdefault(letter, set()).add(number)
-    return {
-        column: {
-            letter: pa.array([n in numbers for n in range(len(chosen))])
-            for letter, numbers in letters.items()
-        }
-        for column, letters in held.items()
-    }
+        for letter, field in enumerate(_own_fields(form)):
+            own = held.setdefault(named[form.id][field.name], array("i", [-1] * len(chosen)))
+            own[number] = letter
+    return {column: memoryview(own) for column, own in held.items()}
+
+
+def _without_gaps(batch: pa.RecordBatch) -> pa.RecordBatch:
+    if not unmerge.count(views(batch)[_PICK], MISSED):
+        return batch
+    import pyarrow.compute as pc
+
+    return batch.filter(pc.not_equal(batch.column("pick"), MISSED))
 
 
 def _unmerge(
     batch: pa.RecordBatch,
     schema: pa.Schema,
-    places: dict[str, dict[str, pa.BooleanArray]],
+    letters: dict[str, memoryview],
     comms: _Names,
     names: pa.Array,
 ) -> pa.RecordBatch:
-    import pyarrow.compute as pc
-
-    if pc.min(batch.column("pick")).as_py() == MISSED:
-        batch = batch.filter(pc.not_equal(batch.column("pick"), MISSED))
-    pick = batch.column("pick")
+    _, _, tid, pick, a, b, c = views(batch)
     have = {
         "ts": batch.column("ts"),
         "cpu": batch.column("cpu"),
         "tid": batch.column("tid"),
-        "comm": comms.of(batch.column("tid")),
-        "event": pa.DictionaryArray.from_arrays(pick, names),
+        "comm": comms.of(tid),
+        "event": pa.DictionaryArray.from_arrays(batch.column("pick"), names),
         "instance": pa.DictionaryArray.from_arrays(
             pa.repeat(pa.scalar(0, pa.int32()), batch.num_rows), pa.array([""], pa.string())
         ),
     }
-    for column, letters in places.items():
-        values = pa.scalar(None, pa.int64())
-        for letter, picks in letters.items():
-            holds = picks.take(pick)
-            data = batch.column(letter)
-            if len(letters) == 1 and not data.offset:
-                # The values stay where they are; the mask says which of them are the column's.
-                values = pa.Array.from_buffers(data.type, len(data), [holds.buffers()[1], data.buffers()[1]])
-            else:
-                values = pc.if_else(holds, data, values)
+    for column, letter_of in letters.items():
         kind = schema.field(column).type
         # The stream carries uint64 as its bit pattern.
-        have[column] = values.view(kind) if kind == pa.uint64() else values.cast(kind, safe=False)
+        made = _Made(kind if kind.bit_width == 64 else pa.int64(), batch.num_rows)
+        unmerge.column(pick, letter_of, a, b, c, made.values, made.valid)
+        have[column] = made.array() if kind.bit_width == 64 else made.array().cast(kind, safe=False)
     return pa.RecordBatch.from_arrays([have[f.name] for f in schema], schema=schema)

@@ -15,11 +15,10 @@ from apftrace.model.asleep import Asleep
 from apftrace.model.loss import busy_cpus, settled_threads, silent_ends
 from apftrace.model.odometer import Odometer
 from apftrace_parsers.base import Loss, PassResult
+from apftrace_parsers.stream import views
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
-
-    import pyarrow as pa
 
     from apftrace_parsers.base import Source, SourceInfo
 
@@ -135,17 +134,9 @@ def record(source: Source, machine: str = "host", *, lasting: int = 0) -> tuple[
     odometer = Odometer(lasting)
     result = PassResult()
     for batch in made_ahead(source.stream(tp.PICKS, result)):
-        _feed(odometer, batch)
+        odometer.feed(*views(batch))
     odometer.finish()
     return assemble(odometer, result, machine, source), result
-
-
-def _feed(odometer: Odometer, batch: pa.RecordBatch) -> None:
-    offset, n = batch.column(0).offset, batch.num_rows
-    columns = [memoryview(batch.column(i).buffers()[1]).cast("B") for i in range(7)]
-    wide = [columns[i].cast("q")[offset : offset + n] for i in (0, 4, 5, 6)]
-    narrow = [columns[i].cast("i")[offset : offset + n] for i in (1, 2, 3)]
-    odometer.feed(wide[0], *narrow, *wide[1:])
 
 
 def assemble(

@@ -44,6 +44,15 @@ class Columns:
         ]
 
 
+def views(batch: pa.RecordBatch) -> list[memoryview]:
+    """Return the columns of a narrow batch as arrays of integers, in place."""
+    columns = []
+    for column in batch.columns:
+        whole = memoryview(column.buffers()[1]).cast("B").cast(_CODES[column.type])
+        columns.append(whole[column.offset : column.offset + len(column)])
+    return columns
+
+
 def merged(run: Pass, n_picks: int) -> Iterator[pa.RecordBatch]:
     """Yield the merged rows of a pass whose walker knows its picks."""
     walker = run.walker
