@@ -8,7 +8,7 @@ import pytest
 
 from apftrace_parsers.base import Pick
 from tests.builders.formats import parse
-from tests.builders.guest import FUNCTION_ARGS
+from tests.builders.guest_events import FUNCTION_ARGS
 from tests.builders.tracedat import Event, TraceDat
 
 from .support import LAYOUTS, layout_id, streamed, tabled

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import itertools
 import re
-import shutil
-import subprocess
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -13,20 +11,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.builders.guest import (
-    ADDRESSES,
-    IRQ,
-    KALLSYMS,
-    WAIT,
-    WAKE,
-    WAKE_ALL,
-    Call,
-    GraphColumns,
-    Guest,
-    probe,
-)
+from tests.builders.guest import Call, GraphColumns, Guest
+from tests.builders.guest_events import ADDRESSES, IRQ, KALLSYMS, WAIT, WAKE, WAKE_ALL, probe
 
-from .support import calls, recorded, scheduled
+from .support import calls, history, recorded, scheduled
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,16 +37,6 @@ TOLD = {
 MODERATE = settings(
     max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-
-
-def history() -> Guest:
-    """Return three faults: one that sleeps, one that is answered before it can, one after a broadcast."""
-    guest = Guest(comms={0: "<idle>", 128: "touch a[0]", 129: "x-1 [0] 5: w:"})
-    ts = guest.fault(1_000_000, 128, 0x1001)
-    ts = guest.fault(ts, 128, 0x2001, sleeps=False)
-    guest.call(ts, 129, WAKE_ALL, cpu=1).call(ts + 1000, 129, WAKE_ALL, cpu=1, returns=True)
-    guest.fault(ts + 5_000, 129, 0xFFF3001, cpu=1)
-    return guest
 
 
 def expected(guest: Guest, hooks: str) -> list[tuple[object, ...]]:
@@ -372,40 +350,3 @@ def test_functions_with_their_addresses(tmp_path: Path) -> None:
         re.sub(r"(\w+) <-(\w+)", r"\1 <ffffffff8107d280> <-\2 <ffffffff8107d281>", path.read_text())
     )
     assert calls(recorded(path)) == expected(guest, "function")
-
-
-@pytest.mark.parametrize("option", ["-t", "-R"])
-def test_the_report_of_the_capture_is_the_capture(
-    tmp_path: Path, capture: Callable[[str], Path], option: str
-) -> None:
-    dat = capture("host-guest/agent-v7-h-vm1.dat")
-    path = reported(tmp_path / "report.txt", "-t", *(["-R", "-N"] if option == "-R" else []), "-i", str(dat))
-    text, records = recorded(path), recorded(dat)
-    assert calls(text) == calls(records)
-    assert scheduled(text) == [
-        # The plugin of libtraceevent shows R for a thread that was preempted.
-        (*row[:4], row[4] & 0xFF if row[3] == "switch" and option == "-t" else row[4], *row[5:])
-        for row in scheduled(records)
-    ]
-
-
-def reported(path: Path, *arguments: str) -> Path:
-    """Return a file with what trace-cmd report prints."""
-    command = shutil.which("trace-cmd")
-    assert command, "trace-cmd is missing: these tests compare with it"
-    path.write_bytes(subprocess.run([command, "report", *arguments], capture_output=True, check=True).stdout)
-    return path
-
-
-@pytest.mark.parametrize("hooks", ["kprobe", "function", "graph"])
-def test_what_trace_cmd_report_prints(tmp_path: Path, hooks: str) -> None:
-    guest = history()
-    dat = guest.dat(tmp_path / "g.dat", hooks)
-    path = reported(tmp_path / "report.txt", "-t", "-i", str(dat))
-    text, records = recorded(path), recorded(dat)
-    # The name of the probe on apf_task_wake_all does not say enough without its address.
-    due = [row for row in calls(records) if hooks != "kprobe" or row[3] != "wake_all"]
-    assert [row[1:4] for row in calls(text)] == [row[1:4] for row in due]
-    timed = [leaf is None for (leaf,) in calls(text, "a")]
-    assert list(itertools.compress(calls(text), timed)) == list(itertools.compress(due, timed))
-    assert scheduled(text) == scheduled(records)

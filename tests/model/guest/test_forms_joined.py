@@ -10,7 +10,8 @@ import pytest
 import apftrace
 from apftrace_parsers.base import PassResult
 from apftrace_parsers.registry import open_source
-from tests.builders.guest import IRQ, WAIT, WAKE, Call, GraphColumns, Guest
+from tests.builders.guest import Call, GraphColumns, Guest
+from tests.builders.guest_events import IRQ, WAIT, WAKE
 
 if TYPE_CHECKING:
     from collections.abc import Callable

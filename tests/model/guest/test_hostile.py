@@ -15,7 +15,8 @@ from apftrace.errors import TraceError
 from apftrace.model.guest.identity import guest_name, is_guest
 from apftrace.model.guest.recording import record_guest
 from apftrace_parsers.registry import open_source
-from tests.builders.guest import WAIT, WAKE, GraphColumns, Guest, probe
+from tests.builders.guest import GraphColumns, Guest
+from tests.builders.guest_events import WAIT, WAKE, probe
 
 from .support import calls, recorded
 
