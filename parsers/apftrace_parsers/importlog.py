@@ -31,6 +31,13 @@ class ImportLog:
             self._counts[kind] = self._counts.get(kind, 0) + n
             self._samples.setdefault(kind, [])
 
+    def add(self, other: ImportLog) -> None:
+        """Take over what another log holds."""
+        for kind, samples in other._samples.items():
+            for sentence in samples:
+                self.note(kind, sentence)
+            self.count(kind, other._counts[kind] - len(samples))
+
     def has(self, kind: str) -> bool:
         """Say whether there was any case of a kind."""
         return kind in self._counts

@@ -14,7 +14,7 @@ cdef class Lanes:
     cdef int long_size
     cdef public Stamps stamps
     cdef long long[::1] page_size, raw_from, raw_upto, raw_floor, raw_limit
-    cdef long long[::1] page, stop, pos, end, raw, page_no, page_raw, gap, first_raw, last_raw, past_end
+    cdef long long[::1] page, stop, known, pos, end, raw, page_no, page_raw, gap, first_raw, last_raw, past_end
     cdef long long[::1] head_kind, head_ns, head_at, head_len
     cdef public int n_losses
     cdef long long[::1] losses, damage, n_damage

@@ -89,6 +89,7 @@ class Lanes:
         self.raw_limit = _integers.filled(STAMP_LIMIT, n)
         self.page = _integers.zeros("q", n)
         self.stop = _integers.zeros("q", n)
+        self.known = _integers.zeros("q", n)
         self.pos = _integers.zeros("q", n)
         self.end = _integers.zeros("q", n)
         self.raw = _integers.zeros("q", n)
@@ -154,10 +155,18 @@ class Lanes:
         """Return the raw stamp of the page at ``data[at:]``."""
         return self._number(at, 8)
 
-    def feed(self, lane: int, at: int, size: int) -> None:
-        """Give a lane its next window: whole pages at ``data[at:at + size]``."""
+    def feed(self, lane: int, at: int, size: int, beyond: int = 0) -> None:
+        """Give a lane its next window: whole pages at ``data[at:at + size]``.
+
+        Args:
+            lane: which lane.
+            at: where in ``data``.
+            size: bytes.
+            beyond: bytes of the pages of its next window that stand behind them already.
+        """
         self.page[lane] = at
         self.stop[lane] = at + size
+        self.known[lane] = at + size + beyond
         self.pos[lane] = at
         self.end[lane] = at
 
@@ -223,7 +232,7 @@ class Lanes:
     def _next_is_early(self, lane: int, raw: int) -> bool:
         # Whether the page that follows starts before the bounds too: then the page at hand is all outside.
         after = self.page[lane]
-        if self.stop[lane] - after < self.page_size[lane]:
+        if self.known[lane] - after < self.page_size[lane]:
             return False
         later = self._number(after, 8)
         return raw <= later < self.raw_from[lane]
@@ -235,7 +244,7 @@ class Lanes:
         if raw < before or (raw == before and raw < self.last_raw[lane]):
             return True
         after = self.page[lane]
-        if self.stop[lane] - after < self.page_size[lane]:
+        if self.known[lane] - after < self.page_size[lane]:
             return False
         later = self._number(after, 8)
         return later > 0 and max(before, self.last_raw[lane]) <= later < raw

@@ -1,8 +1,9 @@
 """A pass over the pages of all lanes: windows of memory, filled over and over while the walker works.
 
-Memory is bounded by WINDOWS_BUDGET whatever the file: with more CPUs each gets smaller windows. Pages that lie
-in the file as they are get read with pread by the thread that walks: to hand a window over costs more than to
-read it. A mapping would end the process when its file is cut meanwhile. Packed pages are unpacked ahead by threads.
+Memory is bounded by WINDOWS_BUDGET whatever the file, as far as the smallest windows of its lanes allow: with more
+CPUs each gets a smaller one. Pages that lie in the file as they are get read with pread by the thread that walks:
+to hand a window over costs more than to read it. A mapping would end the process when its file is cut meanwhile.
+Packed pages are unpacked ahead by threads where there are enough of them.
 """
 
 from __future__ import annotations
@@ -27,9 +28,9 @@ if TYPE_CHECKING:
 
 WINDOWS_BUDGET = 32 << 20
 LARGEST_WINDOW = 1 << 18
-"""What is read at once stays in the cache of a core until it is walked."""
+"""With few lanes, what is read stays in the cache of a core until it is walked."""
 LARGEST_AHEAD = 1 << 20
-"""Of a window that is filled ahead: larger, for each costs a handing over."""
+"""Of a window of packed pages, which may be filled ahead: larger, for each costs a handing over."""
 THREADS_FROM = 4 << 20
 """Bytes of packed pages from which on filling ahead pays for its threads."""
 N_THREADS = 2
@@ -53,8 +54,11 @@ class Pages(Protocol):
     cut: bool
     """Whether the pages broke off before their end."""
 
+    beyond: int
+    """Bytes of whole pages that stand behind those of the last fill already, to be looked at."""
+
     def fill(self, window: memoryview) -> int:
-        """Put the next whole pages into a window; return their bytes, 0 at the end."""
+        """Put the next whole pages into a window, which has room for one more; return their bytes, 0 at the end."""
 
     def mark(self) -> Mark:
         """Return where the next fill begins."""
@@ -136,16 +140,22 @@ class Pass:
         self.ring = ring
         self.log = ImportLog()
         self.bounded = start_ns is not None or end_ns is not None
-        self._pages = [lane.pages(self.log) for lane in ring.lanes]
+        # One log a lane: threads would write into one in any order.
+        self._logs = [ImportLog() for _ in ring.lanes]
+        self._pages = [lane.pages(log) for lane, log in zip(ring.lanes, self._logs, strict=True)]
         # A pass between bounds is mostly a look at a few pages: to fill further ahead would be in vain.
         packed = sum(lane.size for lane in ring.lanes if lane.is_packed)
         fills_ahead = packed >= THREADS_FROM and not self.bounded
         self._threads = ThreadPoolExecutor(N_THREADS) if fills_ahead else None
-        self._sizes = _window_sizes(ring.lanes, LARGEST_AHEAD if fills_ahead else LARGEST_WINDOW)
+        self._fills_ahead = [fills_ahead and lane.is_packed for lane in ring.lanes]
+        self._sizes = _window_sizes(ring.lanes, bounded=self.bounded)
+        # One window is walked while the other is filled.
+        self._windows = 2 if fills_ahead else 1
         # Anonymous pages: what small traces never touch costs nothing.
-        data = mmap(-1, max(2 * sum(self._sizes), PAGESIZE))
+        self._rooms = [size + lane.page_size for size, lane in zip(self._sizes, ring.lanes, strict=True)]
+        data = mmap(-1, max(self._windows * sum(self._rooms), PAGESIZE))
         self._view = memoryview(data)
-        self._at = [2 * sum(self._sizes[:i]) for i in range(len(self._sizes))]
+        self._at = [self._windows * sum(self._rooms[:i]) for i in range(len(self._rooms))]
         self._turn = [0] * len(self._sizes)
         self._ahead: list[Future[tuple[int, Mark]] | None] = [None] * len(self._sizes)
         self._page = [0] * len(self._sizes)
@@ -208,20 +218,20 @@ class Pass:
         if not size:
             self._ended[lane] = True
             return False
-        at = self._at[lane] + turn * self._sizes[lane]
-        self.walker.feed(lane, at, size)
+        at = self._at[lane] + turn * self._rooms[lane]
+        self.walker.feed(lane, at, size, 0 if future else self._pages[lane].beyond)
         if not self.bounded:
             self._landmarks[lane].note(self.walker.stamp_at(at), self._page[lane], mark)
         self._page[lane] += size // self.ring.lanes[lane].page_size
-        self._turn[lane] = 1 - turn
-        if self._threads:
-            self._ahead[lane] = self._threads.submit(self._fill, lane, 1 - turn)
+        self._turn[lane] = (turn + 1) % self._windows
+        if self._threads and self._fills_ahead[lane]:
+            self._ahead[lane] = self._threads.submit(self._fill, lane, self._turn[lane])
         return True
 
     def _fill(self, lane: int, turn: int) -> tuple[int, Mark]:
-        at = self._at[lane] + turn * self._sizes[lane]
+        at = self._at[lane] + turn * self._rooms[lane]
         mark = self._pages[lane].mark()
-        return self._pages[lane].fill(self._view[at : at + self._sizes[lane]]), mark
+        return self._pages[lane].fill(self._view[at : at + self._rooms[lane]]), mark
 
     def take_losses(self) -> None:
         """Take over the losses that the walker has found so far."""
@@ -251,6 +261,8 @@ class Pass:
                 after = ends[1] if ends and not self.walker.ends_disordered(i) else None
                 self._losses[i].append(Loss(lane.cpu, lane.instance, None, after, None))
             result.losses += self._losses[i]
+        for log in self._logs:
+            self.log.add(log)
         self._note_damage()
         result.notes += self.log.sentences()
         if not self.bounded and not self.log.sentences():
@@ -278,10 +290,11 @@ class Pass:
         self.log.count("records older than the one before them on their CPU", self.walker.backwards)
 
 
-def _window_sizes(lanes: Sequence[Lane], largest: int) -> list[int]:
+def _window_sizes(lanes: Sequence[Lane], *, bounded: bool) -> list[int]:
     share = WINDOWS_BUDGET // (2 * max(len(lanes), 1))
     sizes = []
     for lane in lanes:
+        largest = LARGEST_AHEAD if lane.is_packed and not bounded else LARGEST_WINDOW
         size = min(max(share, lane.least), largest, max(lane.size, lane.least))
         sizes.append(max(size - size % lane.page_size, lane.least))
     return sizes

@@ -46,12 +46,19 @@ def skips(source: Source, start: int) -> int:
 
 
 @pytest.mark.parametrize("name", CAPTURES)
-def test_a_look_after_a_whole_pass_sees_the_same(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(walk, "LARGEST_WINDOW", 1 << 13)
-    monkeypatch.setattr(walk, "LARGEST_AHEAD", 1 << 14)
+@pytest.mark.parametrize("whole", [1 << 13, 1 << 14])
+def test_a_look_after_a_whole_pass_sees_the_same(
+    name: str, whole: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The windows of the whole pass are as large as those of the looks, or larger and filled ahead.
     path = SAMPLES / name
     passed = open_source(path)
-    look(passed)
+    with monkeypatch.context() as patch:
+        patch.setattr(walk, "LARGEST_WINDOW", whole)
+        patch.setattr(walk, "LARGEST_AHEAD", whole)
+        patch.setattr(walk, "THREADS_FROM", 0)
+        look(passed)
+    monkeypatch.setattr(walk, "LARGEST_WINDOW", 1 << 13)
     skipped = 0
     for start, stop in spans(path):
         rows, result = look(passed, start_ns=start, end_ns=stop)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 MAX_CHUNK_PAGES = 16
 """trace-cmd writes 10 pages per chunk (PAGES_IN_CHUNK in trace-compress.c); more than this is damage."""
 MAX_CHUNKS = 1 << 30
-"""One chunk of every CPU is in memory at a time: 10 pages of 64 KiB from 1,000 CPUs are less than this."""
+"""One chunk of every CPU is in memory at a time: 16 pages of 64 KiB from 1,000 CPUs are less than this."""
 CHUNK_HEAD = 8
 MAX_CPU = 1 << 16
 """Well above CONFIG_NR_CPUS of any architecture."""
@@ -69,15 +69,20 @@ class PlainPages:
         self._done = 0
         self.hole = False
         self.cut = False
+        self.beyond = 0
 
     def fill(self, window: memoryview) -> int:
-        """Put the next whole pages into a window; return their bytes, 0 at the end."""
+        """Put the next whole pages into a window, which has room for one more; return their bytes, 0 at the end."""
         lane = self._lane
-        want = min(len(window), lane.size - self._done) // lane.page_size * lane.page_size
+        self.beyond = 0
+        want = self._whole(len(window) - lane.page_size)
         if want <= 0 or self.cut:
             return 0
-        got = os.preadv(lane.fd, [window[:want]], lane.offset + self._done)
-        if got < want:
+        got = os.preadv(lane.fd, [window[: self._whole(len(window))]], lane.offset + self._done)
+        if got >= want:
+            self.beyond = (got - want) // lane.page_size * lane.page_size
+            got = want
+        else:
             self.cut = True
             missing = lane.size - self._done - got
             self._log.note(
@@ -88,6 +93,11 @@ class PlainPages:
             got -= got % lane.page_size
         self._done += got
         return got
+
+    def _whole(self, room: int) -> int:
+        # Bytes of the whole pages that come next, as far as there is room for them.
+        page = self._lane.page_size
+        return min(room, self._lane.size - self._done) // page * page
 
     def mark(self) -> Mark:
         """Return where the next fill begins: bytes of the lane."""
@@ -115,9 +125,8 @@ class ChunkLane:
 
     @property
     def least(self) -> int:
-        """Bytes that a window needs at least: those of the first chunk, which is never the smallest."""
-        _, size = self.chunk_head(self.offset + 4)
-        return min(max(size - size % self.page_size, self.page_size), self.max_chunk)
+        """Bytes that a window needs at least: the largest chunk has to fit, whichever it is."""
+        return self.max_chunk
 
     def pages(self, log: ImportLog) -> Pages:
         """Start to read."""
@@ -148,6 +157,7 @@ class ChunkPages:
         self._end = lane.offset + 4 + lane.size
         self.hole = False
         self.cut = len(head) < 4
+        self.beyond = 0
 
     def fill(self, window: memoryview) -> int:
         """Put the next chunks into a window; return their bytes, 0 at the end."""
@@ -158,8 +168,6 @@ class ChunkPages:
             if not self._is_sane(packed, size):
                 break
             if used + size > len(window):
-                if not used:
-                    self._break(f"claims {size} bytes, more than the first one")
                 break
             data = os.pread(self._lane.fd, packed, self._at + CHUNK_HEAD)
             if len(data) < packed:

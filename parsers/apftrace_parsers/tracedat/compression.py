@@ -23,6 +23,10 @@ class Codec(Protocol):
         """
 
 
+_MAX_KEPT = 1 << 20
+"""Bytes of a block up to which a kept context unpacks it: the context keeps as much memory."""
+
+
 class _Contexts(local):
     # To set one up takes as long as a chunk, and each is for one thread at a time.
     def __init__(self) -> None:
@@ -56,7 +60,8 @@ def _zstd(data: bytes, size: int) -> bytes:
         claimed = zstandard.frame_content_size(data)
         if claimed > size:
             raise BlockError(f"its frame claims {claimed} bytes instead of {size}")
-        content = _CONTEXTS.zstd.decompress(data, max_output_size=size)
+        context = _CONTEXTS.zstd if size <= _MAX_KEPT else zstandard.ZstdDecompressor()
+        content = context.decompress(data, max_output_size=size)
     except zstandard.ZstdError as error:
         raise BlockError(str(error)) from None
     return _checked(content, size)
