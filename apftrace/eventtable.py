@@ -9,8 +9,7 @@ import pyarrow as pa
 
 from apftrace import unmerge
 from apftrace_parsers.base import MISSED, EventFormat, PassResult, Pick, is_glob, matches
-from apftrace_parsers.ringsource import MAX_STREAM_FIELDS
-from apftrace_parsers.stream import views
+from apftrace_parsers.stream import MAX_STREAM_FIELDS, view
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -21,6 +20,8 @@ _LEAD = ("ts", "cpu", "tid", "comm", "event")
 _FRAME = ("ts", "cpu", "tid", "instance")
 """Columns that every table of a source begins with; the rest are the event's own fields."""
 _NAME = pa.dictionary(pa.int32(), pa.string())
+_TIDS = 1 << 31
+"""Thread ids are below this."""
 
 
 def reader(source: Source, events: Sequence[str], result: PassResult | None = None) -> pa.RecordBatchReader:
@@ -112,14 +113,15 @@ class _Names:
     def __init__(self, comms: dict[int, str]) -> None:
         # A name of several threads stands there once: Parquet takes no other dictionary as it is.
         number = {name: n for n, name in enumerate(dict.fromkeys(comms.values()))}
-        tids = sorted(comms)
+        # What a damaged file names beside these no record can carry.
+        tids = sorted(tid for tid in comms if abs(tid) < _TIDS)
         self._tids = memoryview(array("i", tids))
         self._numbers = memoryview(array("i", [number[comms[tid]] for tid in tids]))
         self._names = pa.array(list(number), pa.string())
 
-    def of(self, tids: memoryview) -> pa.Array:
+    def of(self, tids: pa.Array) -> pa.Array:
         indices = _Made(pa.int32(), len(tids))
-        unmerge.look_up(tids, self._tids, self._numbers, indices.values, indices.valid)
+        unmerge.look_up(view(tids), self._tids, self._numbers, indices.values, indices.valid)
         return pa.DictionaryArray.from_arrays(indices.array(), self._names)
 
 
@@ -143,8 +145,7 @@ def _widen(
     form: EventFormat, batch: pa.RecordBatch, schema: pa.Schema, named: dict[str, str], comms: _Names
 ) -> pa.RecordBatch:
     have = {named.get(n, n): batch.column(n) for n in batch.schema.names}
-    tids = batch.column("tid")
-    have["comm"] = comms.of(memoryview(tids.buffers()[1]).cast("B").cast("i")[tids.offset :][: len(tids)])
+    have["comm"] = comms.of(batch.column("tid"))
     names = pa.array([form.name], pa.string())
     have["event"] = pa.DictionaryArray.from_arrays(pa.repeat(pa.scalar(0, pa.int32()), batch.num_rows), names)
     columns = [
@@ -182,10 +183,6 @@ def _is_narrow(form: EventFormat) -> bool:
     return len(own) <= MAX_STREAM_FIELDS and all(pa.types.is_integer(field.type) for field in own)
 
 
-_PICK = 3
-"""Which column of the stream says of which event a row is."""
-
-
 def _merged(
     source: Source,
     chosen: Sequence[EventFormat],
@@ -212,7 +209,7 @@ def _letters(chosen: Sequence[EventFormat], named: dict[int, dict[str, str]]) ->
 
 
 def _without_gaps(batch: pa.RecordBatch) -> pa.RecordBatch:
-    if not unmerge.count(views(batch)[_PICK], MISSED):
+    if not unmerge.count(view(batch.column("pick")), MISSED):
         return batch
     import pyarrow.compute as pc
 
@@ -226,12 +223,12 @@ def _unmerge(
     comms: _Names,
     names: pa.Array,
 ) -> pa.RecordBatch:
-    _, _, tid, pick, a, b, c = views(batch)
+    pick, a, b, c = (view(batch.column(name)) for name in ("pick", "a", "b", "c"))
     have = {
         "ts": batch.column("ts"),
         "cpu": batch.column("cpu"),
         "tid": batch.column("tid"),
-        "comm": comms.of(tid),
+        "comm": comms.of(batch.column("tid")),
         "event": pa.DictionaryArray.from_arrays(batch.column("pick"), names),
         "instance": pa.DictionaryArray.from_arrays(
             pa.repeat(pa.scalar(0, pa.int32()), batch.num_rows), pa.array([""], pa.string())

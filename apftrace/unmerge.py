@@ -28,7 +28,7 @@ def column(
     """Put a column together.
 
     Args:
-        pick: of each row, at least 0.
+        pick: of each row; all columns are as long. One that is not in ``letter_of`` has no such field.
         letter_of: per pick 0, 1 or 2 for a, b or c; -1 where its event has no such field.
         a: of each row, as b and c.
         b: see a.
@@ -38,7 +38,7 @@ def column(
     """
     with cython.nogil:
         for i in range(len(pick)):
-            letter = letter_of[pick[i]]
+            letter = letter_of[pick[i]] if 0 <= pick[i] < len(letter_of) else -1
             if letter < 0:
                 out[i] = 0
                 continue
@@ -55,7 +55,7 @@ def look_up(
         wanted: what to look for, row by row.
         keys: ascending, each once.
         values: of the keys.
-        out: the value of each row; 0 where there is none.
+        out: the value of each row, as long as ``wanted``; 0 where there is none.
         valid: bitmap of the rows that have one.
     """
     with cython.nogil:

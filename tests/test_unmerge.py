@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 ENGINES = {"compiled": unmerge, "interpreted": engines.interpreted([unmerge])["unmerge"]}
 LONGS = st.integers(-(2**63), 2**63 - 1)
-ROWS = st.lists(st.tuples(st.integers(0, 3), LONGS, LONGS, LONGS), max_size=40)
+ROWS = st.lists(
+    st.tuples(st.sampled_from([0, 1, 2, 3, 4, -1, 2**31 - 1, -(2**31)]), LONGS, LONGS, LONGS), max_size=40
+)
 
 
 @pytest.fixture(params=list(ENGINES))
@@ -47,7 +49,7 @@ def test_a_column_is_what_its_picks_say(rows: list[tuple[int, ...]], letter_of: 
         picks = numbers("i", [row[0] for row in rows])
         abc = (numbers("q", [row[1 + n] for row in rows]) for n in range(3))
         engine.column(picks, numbers("i", letter_of), *abc, out, memoryview(valid))
-        held = [letter_of[row[0]] >= 0 for row in rows]
+        held = [0 <= row[0] < len(letter_of) and letter_of[row[0]] >= 0 for row in rows]
         assert bits(valid, len(rows)) == held
         expected = [row[1 + letter_of[row[0]]] if has else 0 for row, has in zip(rows, held, strict=True)]
         assert list(out) == expected

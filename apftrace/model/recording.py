@@ -15,7 +15,7 @@ from apftrace.model.asleep import Asleep
 from apftrace.model.loss import busy_cpus, settled_threads, silent_ends
 from apftrace.model.odometer import Odometer
 from apftrace_parsers.base import Loss, PassResult
-from apftrace_parsers.stream import views
+from apftrace_parsers.stream import view
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -134,7 +134,7 @@ def record(source: Source, machine: str = "host", *, lasting: int = 0) -> tuple[
     odometer = Odometer(lasting)
     result = PassResult()
     for batch in made_ahead(source.stream(tp.PICKS, result)):
-        odometer.feed(*views(batch))
+        odometer.feed(*map(view, batch.columns))
     odometer.finish()
     return assemble(odometer, result, machine, source), result
 

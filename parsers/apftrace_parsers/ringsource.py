@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from apftrace_parsers.base import EventFormat, Loss, PassResult, Pick, Resolved, SourceInfo
 from apftrace_parsers.columns import tabulated
-from apftrace_parsers.stream import merged
+from apftrace_parsers.stream import MAX_STREAM_FIELDS, merged
 from apftrace_parsers.symbols import no_symbols
 from apftrace_parsers.walk import Pass
 
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from apftrace_parsers.base import Symbols
     from apftrace_parsers.eventformat import EventTable, EventText, Field
     from apftrace_parsers.walk import Ring
-
-MAX_STREAM_FIELDS = 3
 
 
 @dataclass(frozen=True)

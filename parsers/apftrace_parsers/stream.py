@@ -23,6 +23,8 @@ SCHEMA = pa.schema(
         pa.field("c", pa.int64(), nullable=False),
     ]
 )
+MAX_STREAM_FIELDS = 3
+"""Fields of an event that its rows carry: a, b and c."""
 BATCH_ROWS = 1 << 16
 _CODES: dict[pa.DataType, Literal["q", "i"]] = {pa.int64(): "q", pa.int32(): "i"}
 
@@ -44,13 +46,10 @@ class Columns:
         ]
 
 
-def views(batch: pa.RecordBatch) -> list[memoryview]:
-    """Return the columns of a narrow batch as arrays of integers, in place."""
-    columns = []
-    for column in batch.columns:
-        whole = memoryview(column.buffers()[1]).cast("B").cast(_CODES[column.type])
-        columns.append(whole[column.offset : column.offset + len(column)])
-    return columns
+def view(column: pa.Array) -> memoryview:
+    """Return a column of a narrow batch as an array of integers, in place."""
+    whole = memoryview(column.buffers()[1]).cast("B").cast(_CODES[column.type])
+    return whole[column.offset : column.offset + len(column)]
 
 
 def merged(run: Pass, n_picks: int) -> Iterator[pa.RecordBatch]:

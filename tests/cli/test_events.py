@@ -14,7 +14,7 @@ import pytest
 
 import apftrace
 from tests.builders.story import Story
-from tests.model.support import FIVE, write
+from tests.model.support import FIVE, START, write
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -191,3 +191,17 @@ def test_a_full_disk_has_the_name_that_was_given(run: Run, traces: Path, tmp_pat
     (tmp_path / "disk.csv").symlink_to("/dev/full")
     result = run("events", traces / "calm.dat", "-o", "disk.csv")
     assert (result.status, result.one_line()) == (3, "apftrace: disk.csv: No space left on device")
+
+
+def test_a_comm_stands_once_in_its_dictionary(run: Run, tmp_path: Path) -> None:
+    story = Story()
+    for vcpu in (0, 1):
+        story.pv_life(at=START, vcpu=vcpu)
+    story.comms |= {story.tid(0): "qemu", 2**31: "nobody's", 2**40: "nobody's"}
+    story.comms[story.tid(1)] = story.comms[story.tid(0)] = "qemu"
+    path = write(story, tmp_path / "t.dat")
+    assert run("events", path, "-o", "events.arrow").status == 0
+    comms = pa.ipc.open_stream((tmp_path / "events.arrow").read_bytes()).read_all().column("comm")
+    names = comms.chunk(0).dictionary.to_pylist()
+    assert sorted(names) == sorted(set(names))
+    assert {"qemu"} <= set(comms.to_pylist())
