@@ -19,11 +19,10 @@ from typing import TYPE_CHECKING
 from apftrace_parsers import subbuf
 from apftrace_parsers.base import PassResult
 from apftrace_parsers.registry import open_source
+from apftrace_parsers.walk import LARGEST_WINDOW
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-WINDOW = 1 << 20
 
 
 def memcpy(path: Path) -> None:
@@ -40,8 +39,8 @@ def memcpy(path: Path) -> None:
 
 
 def read(path: Path) -> None:
-    """Read the file into one window over and over."""
-    window = bytearray(WINDOW)
+    """Read the file into one window over and over, as large as the walker's."""
+    window = bytearray(LARGEST_WINDOW)
     start = time.perf_counter()
     with path.open("rb", buffering=0) as file:
         while file.readinto(window):
