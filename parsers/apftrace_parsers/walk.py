@@ -219,7 +219,7 @@ class Pass:
             self._ended[lane] = True
             return False
         at = self._at[lane] + turn * self._rooms[lane]
-        self.walker.feed(lane, at, size, 0 if future else self._pages[lane].beyond)
+        self.walker.feed(lane, at, size, self._pages[lane].beyond)
         if not self.bounded:
             self._landmarks[lane].note(self.walker.stamp_at(at), self._page[lane], mark)
         self._page[lane] += size // self.ring.lanes[lane].page_size
