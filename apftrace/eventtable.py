@@ -237,7 +237,8 @@ def _unmerge(
     for column, letter_of in letters.items():
         kind = schema.field(column).type
         # The stream carries uint64 as its bit pattern.
-        made = _Made(kind if kind.bit_width == 64 else pa.int64(), batch.num_rows)
+        made = _Made(pa.int64(), batch.num_rows)
         unmerge.column(pick, letter_of, a, b, c, made.values, made.valid)
-        have[column] = made.array() if kind.bit_width == 64 else made.array().cast(kind, safe=False)
+        values = made.array()
+        have[column] = values.view(kind) if kind.bit_width == 64 else values.cast(kind, safe=False)
     return pa.RecordBatch.from_arrays([have[f.name] for f in schema], schema=schema)
