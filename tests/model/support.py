@@ -20,7 +20,7 @@ import pytest
 import apftrace
 from tests.builders import options as opt
 from tests.builders.formats import Format, formats, parse
-from tests.builders.story import Story
+from tests.builders.story import ANSWER, Story
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -33,6 +33,10 @@ US, MS, S = 1_000, 1_000_000, 1_000_000_000
 START = 10 * S
 LATER = 11 * S
 """Long after ``calm``, which begins at START, has come to its end."""
+STUCK = 0x15000
+"""Token of the life that comes after ``calm``."""
+UNDONE = ANSWER | {"completed", "finished", "worker_back", "from_worker"}
+"""What a life leaves out whose work does not end."""
 
 FIVE = (
     "kvm_try_async_get_page",

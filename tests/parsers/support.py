@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from apftrace.model import tracepoints as tp
 from apftrace_parsers.base import PassResult, Pick
 from apftrace_parsers.registry import open_source
 from tests.builders.subbuf import Layout
@@ -77,3 +78,10 @@ def drain(source: Source, picks: Sequence[Pick] = PICKS) -> list[tuple[Any, ...]
                 seen += [(event.name, *map(str, row.values())) for row in batch.to_pylist()]
         seen.append((kind, repr(result)))
     return seen
+
+
+def look(source: Source, **bounds: int) -> tuple[list[dict[str, Any]], PassResult]:
+    """Return the rows that the model reads of a source, and what the pass found."""
+    result = PassResult()
+    batches = source.stream(tp.PICKS, result, **bounds)
+    return [row for batch in batches for row in batch.to_pylist()], result

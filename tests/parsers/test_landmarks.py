@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -14,6 +14,7 @@ from apftrace_parsers.registry import open_source
 from tests.conftest import SAMPLES
 
 from .conftest import use_interpreted
+from .support import look
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,12 +23,6 @@ if TYPE_CHECKING:
 
 CAPTURES = ("host-v6-none.dat", "host-v7-zstd.dat", "overrun-b64.dat", "k612-two-vms-v7.dat")
 PARTS = 9
-
-
-def look(source: Source, **bounds: int) -> tuple[list[dict[str, Any]], PassResult]:
-    result = PassResult()
-    batches = source.stream(tp.PICKS, result, **bounds)
-    return [row for batch in batches for row in batch.to_pylist()], result
 
 
 def spans(path: Path) -> list[tuple[int, int]]:

@@ -11,9 +11,7 @@ import pyarrow as pa
 import pytest
 import zstandard
 
-from apftrace.model import tracepoints as tp
 from apftrace_parsers import walk
-from apftrace_parsers.base import PassResult
 from apftrace_parsers.importlog import ImportLog
 from apftrace_parsers.registry import open_source
 from apftrace_parsers.stream import view
@@ -22,17 +20,18 @@ from apftrace_parsers.tracedat.buffers import ChunkLane
 from tests.conftest import SAMPLES
 
 from .conftest import use_interpreted
+from .support import look
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from apftrace_parsers.base import PassResult
 
 PAGE = 1 << 16
 
 
 def read(path: Path, **bounds: int) -> tuple[list[dict[str, Any]], PassResult]:
-    result = PassResult()
-    batches = open_source(path).stream(tp.PICKS, result, **bounds)
-    return [row for batch in batches for row in batch.to_pylist()], result
+    return look(open_source(path), **bounds)
 
 
 @pytest.mark.parametrize(

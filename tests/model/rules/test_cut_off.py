@@ -5,11 +5,21 @@ from __future__ import annotations
 from tests.builders.story import ANSWER, MSR_EN, Story
 from tests.model import histories
 from tests.model.histories import PAGE, STUCK_FOR
-from tests.model.support import LATER, MS, START, US, S, analyse, calm, found, life, lines, rules
-
-STUCK = 0x15000
-"""Token of the life that comes after ``calm``."""
-UNDONE = ANSWER | {"completed", "finished", "worker_back", "from_worker"}
+from tests.model.support import (
+    LATER,
+    MS,
+    START,
+    STUCK,
+    UNDONE,
+    US,
+    S,
+    analyse,
+    calm,
+    found,
+    life,
+    lines,
+    rules,
+)
 
 
 class TestInFlight:

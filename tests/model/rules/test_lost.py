@@ -11,6 +11,8 @@ from tests.model.support import (
     LATER,
     MS,
     START,
+    STUCK,
+    UNDONE,
     US,
     S,
     analyse,
@@ -20,10 +22,6 @@ from tests.model.support import (
     outcomes,
     rules,
 )
-
-STUCK = 0x15000
-"""Token of the life that comes after ``calm``."""
-UNDONE = ANSWER | {"completed", "finished", "worker_back", "from_worker"}
 
 
 class TestLostWakeup:
