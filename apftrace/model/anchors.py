@@ -58,8 +58,7 @@ def _frame(kind: int, columns: dict[str, memoryview]) -> pl.DataFrame:
     arrays = []
     for name, column in columns.items():
         dtype = pa.int32() if name in NARROW else pa.int64()
-        n = len(column) * 8 // dtype.bit_width
-        arrays.append(pa.Array.from_buffers(dtype, n, [None, pa.py_buffer(column)]))
+        arrays.append(pa.Array.from_buffers(dtype, len(column), [None, pa.py_buffer(column)]))
     frame = pl.from_arrow(pa.RecordBatch.from_arrays(arrays, names=list(columns)))
     assert isinstance(frame, pl.DataFrame)
     return frame.with_columns(pl.col("seq").set_sorted(), pl.lit(kind, pl.Int32).alias("kind"))

@@ -41,10 +41,7 @@ def taken(meter: Any) -> list[dict[str, int]]:
     """Return its anchors in the order of their rows."""
     found = []
     for kind in meter.ledger.kinds():
-        columns = {
-            name: array("i" if name in ledger.NARROW else "q", bytes(column))
-            for name, column in meter.ledger.take(kind).items()
-        }
+        columns = meter.ledger.take(kind)
         assert tuple(columns) == (*ledger.EVENT, *readings.READINGS.get(kind, ()))
         found += [
             {"kind": kind, **dict(zip(columns, values, strict=True))}
