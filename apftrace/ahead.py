@@ -14,7 +14,7 @@ P = ParamSpec("P")
 S = TypeVar("S")
 T = TypeVar("T")
 
-_AHEAD = 4
+_AHEAD = 3
 """Batches in hand: what one takes longer to make, or to use, than the next evens out."""
 
 
