@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from apftrace.model import tracepoints as tp
-from apftrace.model.frames import attach, firsts, is_first
+from apftrace.model.frames import attach, is_first
 
 if TYPE_CHECKING:
     from apftrace.model.recording import Recording
@@ -129,7 +129,7 @@ def _runs(rec: Recording, queued: pl.DataFrame) -> pl.DataFrame:
             )
             .select("life", name)
         )
-        out = attach(out, firsts(found, "life"))
+        out = attach(out, found)
     return out
 
 
@@ -158,7 +158,7 @@ def _by_work(rec: Recording, lives: pl.DataFrame, done: pl.DataFrame) -> pl.Data
         how="inner",
         maintain_order="left",
     )
-    return _result(firsts(found, "life"))
+    return _result(found.filter(pl.col("life").is_first_distinct()))
 
 
 def _with_sole(done: pl.DataFrame, matched: pl.DataFrame) -> pl.DataFrame:

@@ -23,7 +23,7 @@ from apftrace.model import (
     vms,
 )
 from apftrace.model import tracepoints as tp
-from apftrace.model.frames import attach, by_thread, firsts
+from apftrace.model.frames import attach, by_thread
 from apftrace.model.loss import overlaps_blind
 
 if TYPE_CHECKING:
@@ -83,11 +83,12 @@ def correlate(rec: Recording, *, late_after: int | None = None, clock_is_ns: boo
     """
     rec = switched_on.settle(rec)
     born = lives.begin(rec)
+    used, told = beside(lives.uses, born), beside(lives.told, rec, born)
     paired = lives.pair(born, lives.readies(rec))
     rows = lives.with_ready(born, paired)
     tries = lives.tries(rec)
     done = beside(completion.completed, rec, rows)
-    rows = lives.with_hint(rec, lives.with_told(rec, _with_taint(rec, rows)))
+    rows = lives.with_hint(rec, _with_taint(rec, rows).hstack(told.result()))
     vectors = delivery.page_ready_vectors(rec, delivery.accepts(rec))
     delivered, acks = _delivered(rec, rows, paired, vectors)
     rows = phases.with_unanswered(rec, rows.hstack(done.result()))
@@ -95,6 +96,9 @@ def correlate(rec: Recording, *, late_after: int | None = None, clock_is_ns: boo
     rows = _with_delivery(rows, delivered)
     rows = rows.with_columns(lives.kind(rec, pl.col("accepted")).alias("kind")).drop("kind_hint")
     rows = phases.with_phases(rows)
+    late = beside(phases.thresholds, rows, late_after, clock_is_ns=clock_is_ns)
+    silent = tp.READY in rec.silent
+    usual = beside(outcome.staleness, rows, clock_is_ns=clock_is_ns, none_ready=silent)
     rows = outcome.with_repairs(rows, delivered)
     rows = lives.with_repeated(rows, tries)
     threads = vms.vcpu_threads(rec, rows)
@@ -103,9 +107,9 @@ def correlate(rec: Recording, *, late_after: int | None = None, clock_is_ns: boo
     held = beside(slot.blockers, rows, spans)
     rows = outcome.with_clears(rec, rows, threads)
     rows = outcome.with_progress(rec, rows, threads, spans)
-    stale = outcome.staleness(rows, clock_is_ns=clock_is_ns, none_ready=tp.READY in rec.silent)
     rows = outcome.with_overtaken(rows)
-    slot_known = rec.tells_deliveries or tp.READY in rec.silent or (rec.has(tp.MSR) and not acks.height)
+    slot_known = rec.tells_deliveries or silent or (rec.has(tp.MSR) and not acks.height)
+    stale = usual.result()
     rows = outcome.with_outcome(rows, stale, ready_traced=rec.has(tp.READY), slot_known=slot_known)
     rows = doubt.with_interrupts_off(rec, rows, delivered)
     rows = doubt.with_ownerless_acks(rec, doubt.with_sweeps(rec, rows, stale), acks)
@@ -113,12 +117,11 @@ def correlate(rec: Recording, *, late_after: int | None = None, clock_is_ns: boo
     rows = doubt.with_silences(rec, rows, stale)
     stuck = unacked.unacked(rec, delivered, threads, vectors, stale)
     rows = unacked.with_lost_work(rec, unacked.with_lost_interrupts(rows, stuck), stale)
-    late = phases.thresholds(rows, late_after, clock_is_ns=clock_is_ns)
     paired = _with_doubt(rec, strays.classify(rec, rows, paired))
-    sums = accounting.account(rec, threads, rows, tries, paired, delivered, acks)
+    sums = beside(accounting.account, rec, threads, rows, tries, paired, delivered, acks)
     return Case(
         rec=rec,
-        lives=attach(rows, held.result()),
+        lives=attach(rows.hstack(used.result()), held.result()),
         tries=_with_crowd(rec, tries, rows),
         readies=paired,
         delivered=delivered,
@@ -126,8 +129,8 @@ def correlate(rec: Recording, *, late_after: int | None = None, clock_is_ns: boo
         unacked=stuck,
         threads=threads,
         stale=stale,
-        late_after=late,
-        accounting=sums,
+        late_after=late.result(),
+        accounting=sums.result(),
         vectors=vectors,
         comms=dict(rec.threads.filter(pl.col("comm").is_not_null()).select("tid", "comm").iter_rows()),
         clock_is_ns=clock_is_ns,
@@ -187,4 +190,4 @@ def _delivered(
 def _with_delivery(rows: pl.DataFrame, delivered: pl.DataFrame) -> pl.DataFrame:
     """Add accepted, injected and acked to the lives."""
     facts = delivered.select("life", "vec", "accepted", "injected", "acked", "acc_seq", "inj_seq", "ack_seq")
-    return attach(rows, firsts(facts, "life"))
+    return attach(rows, facts)

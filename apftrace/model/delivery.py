@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from apftrace.model import tracepoints as tp
-from apftrace.model.frames import attach, firsts, is_first, look_up
+from apftrace.model.frames import attach, is_first, look_up
 from apftrace.model.readings import READINGS
 from apftrace.model.skew import acks_across_cpus
 
@@ -314,7 +314,7 @@ def with_virq(rec: Recording, delivered: pl.DataFrame, vectors: Vectors) -> pl.D
         strategy="backward",
         check_sortedness=False,
     ).filter(pl.col("acked").is_null() | (pl.col("injected") <= pl.col("acked")))
-    own = firsts(hit.drop("seq", "tid", "acked"), "delivery").rename({"delivery": "seq"})
+    own = hit.select(pl.col("delivery").alias("seq"), "injected", "inj_seq")
     return attach(delivered, own, "seq")
 
 

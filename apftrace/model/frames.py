@@ -13,26 +13,36 @@ if TYPE_CHECKING:
 def attach(lives: pl.DataFrame, piece: pl.DataFrame, key: str = "life") -> pl.DataFrame:
     """Return ``lives`` with the columns of ``piece``, matched by ``key``; null where it has no row.
 
-    Only the key goes through the join, for the lives are wide, and in order on both sides, which polars then merges.
-
     Args:
-        lives: has a unique column ``key``, in order.
-        piece: has ``key``, unique, and new columns.
-        key: column of both.
+        lives: has a column ``key``.
+        piece: has ``key`` and new columns; of several rows with one key the first counts, of a null none.
+        key: column of both, a row among all anchors.
     """
     if not piece.height:
         return without(lives, piece.drop(key).schema)
-    piece = piece.sort(key)
     if not piece[key].equals(lives[key]):
-        piece = lives.select(key).join(piece, on=key, how="left", maintain_order="left")
+        at = _places(piece[key], lives[key])
+        piece = piece.select(pl.all().gather(at))
     return _hung(lives, piece.drop(key))
 
 
-def firsts(rows: pl.DataFrame, key: str) -> pl.DataFrame:
-    """Return the first row of each ``key``, in the order of the keys; null is none."""
-    rows = rows.filter(pl.col(key).is_not_null()).sort(key, maintain_order=True)
-    first = rows[key].ne_missing(rows[key].shift(1))
-    return rows if first.all() else rows.filter(first)
+def _places(keys: pl.Series, wanted: pl.Series) -> pl.Series:
+    """Return per wanted key the place of the first like it in ``keys``; null for none.
+
+    Rows among all anchors are small numbers: to look them up in a table of all takes a third of joining them.
+    """
+    # What is written last stays.
+    places = pl.int_range(len(keys), dtype=pl.UInt32, eager=True).reverse()
+    keys = keys.reverse()
+    if keys.null_count():
+        places, keys = places.filter(keys.is_not_null()), keys.drop_nulls()
+    size = max(_most(keys), _most(wanted)) + 1
+    return pl.repeat(None, size, dtype=pl.UInt32, eager=True).scatter(keys, places).gather(wanted)
+
+
+def _most(keys: pl.Series) -> int:
+    most = keys.max()
+    return most if isinstance(most, int) else 0
 
 
 def is_first(values: pl.Series) -> pl.Series:
@@ -48,15 +58,12 @@ def look_up(rows: pl.DataFrame, table: pl.DataFrame, key: str, **columns: pl.Exp
 
     Args:
         rows: has ``key``, in any order.
-        table: has ``key``, unique and in order.
-        key: column of both.
+        table: has ``key``, unique.
+        key: column of both, a row among all anchors.
         columns: by name.
     """
-    at = table[key].set_sorted().search_sorted(rows[key])
-    at = pl.select(pl.when(at < table.height).then(at)).to_series()
-    found = table.select(key, **columns).select(pl.all().gather(at))
-    meant = found[key] == rows[key]
-    return rows.hstack(found.select(pl.when(meant).then(c).alias(c) for c in columns))
+    at = _places(table[key], rows[key])
+    return rows.hstack(table.select(**columns).select(pl.all().gather(at)))
 
 
 def by_thread(lives: pl.DataFrame, piece: pl.DataFrame) -> pl.DataFrame:

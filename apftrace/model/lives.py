@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from apftrace.model import tracepoints as tp
-from apftrace.model.frames import attach, firsts
+from apftrace.model.frames import attach, without
 from apftrace.model.readings import NEVER
 
 if TYPE_CHECKING:
@@ -25,21 +25,23 @@ SKEW_NS = 20_000_000
 
 
 def begin(rec: Recording) -> pl.DataFrame:
-    """Return one row per not_present: life, not_present, cpu, tid, token, gva, use and its reading."""
-    return (
-        rec.kind(tp.NOT_PRESENT)
-        .select(
-            pl.col("seq").alias("life"),
-            pl.col("ts").alias("not_present"),
-            "cpu",
-            "tid",
-            pl.col("a").alias("token"),
-            pl.col("b").alias("gva"),
-            pl.col("entries").alias("np_entries"),
-            *_of_try(rec),
-        )
-        .with_columns(pl.int_range(1, pl.len() + 1, dtype=pl.Int32).over("tid", "token").alias("use"))
+    """Return one row per not_present: life, not_present, cpu, tid, token, gva and its reading."""
+    return rec.kind(tp.NOT_PRESENT).select(
+        pl.col("seq").alias("life"),
+        pl.col("ts").alias("not_present"),
+        "cpu",
+        "tid",
+        pl.col("a").alias("token"),
+        pl.col("b").alias("gva"),
+        pl.col("entries").alias("np_entries"),
+        *_of_try(rec),
     )
+
+
+def uses(lives: pl.DataFrame) -> pl.DataFrame:
+    """Return ``use`` per life: 1 for the first of its token on its thread, 2 for the next."""
+    use = pl.int_range(1, pl.len() + 1, dtype=pl.Int32).over("tid", "token")
+    return lives.select(use.alias("use"))
 
 
 def readies(rec: Recording) -> pl.DataFrame:
@@ -235,20 +237,21 @@ def with_repeated(lives: pl.DataFrame, tries: pl.DataFrame) -> pl.DataFrame:
     return attach(lives, counted).with_columns(pl.col("repeated").fill_null(0))
 
 
-def with_told(rec: Recording, lives: pl.DataFrame) -> pl.DataFrame:
-    """Add ``pf_injected``: when the guest was told by #PF; null when it was not, or not traced.
+def told(rec: Recording, lives: pl.DataFrame) -> pl.DataFrame:
+    """Return ``pf_injected`` per life: when the guest was told by #PF; null when it was not, or not traced.
 
     A not_present was delivered when kvm_inj_exception #PF follows on the thread before its next
     kvm_entry (R8); a re-injection is the same delivery and does not count.
     """
+    of_all = lives.select("life")
     if not rec.has(tp.INJ_EXCEPTION):
-        return lives.with_columns(pl.lit(None, pl.Int64).alias("pf_injected"))
-    told = (
+        return without(of_all, {"pf_injected": pl.Int64()}).drop("life")
+    injected = (
         rec.kind(tp.INJ_EXCEPTION)
         .filter((pl.col("a") == tp.PF_VECTOR) & (pl.col("c") == 0) & (pl.col("told") >= 0))
         .select(pl.col("told").alias("life"), pl.col("ts").alias("pf_injected"))
     )
-    return attach(lives, firsts(told, "life"))
+    return attach(of_all, injected).drop("life")
 
 
 def with_hint(rec: Recording, lives: pl.DataFrame) -> pl.DataFrame:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from apftrace.model import tracepoints as tp
-from apftrace.model.frames import attach, by_thread, firsts, without
+from apftrace.model.frames import attach, by_thread, without
 from apftrace.model.readings import NEVER
 from apftrace.model.slot import with_busy
 
@@ -99,7 +99,7 @@ def with_repairs(lives: pl.DataFrame, delivered: pl.DataFrame) -> pl.DataFrame:
     implied = delivered.filter(pl.col("implied").is_not_null() & pl.col("life").is_not_null()).select(
         "life", "implied", pl.col("start").alias("implied_ts")
     )
-    lives = attach(attach(lives, firsts(implied, "life")), _next_of_page(lives))
+    lives = attach(attach(lives, implied), _next_of_page(lives))
     unread = pl.col("ready").is_null()
     return lives.with_columns(
         pl.when(pl.col("answer") == "retagged")

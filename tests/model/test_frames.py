@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
-from apftrace.model.frames import attach, firsts, is_first, look_up
+from apftrace.model.frames import attach, is_first, look_up
 
 KEYS = st.lists(st.integers(0, 40), unique=True, max_size=20)
 LIVES = pl.DataFrame({"life": [2, 5, 7], "tid": [1, 1, 2]})
@@ -28,17 +28,27 @@ def test_a_piece_is_matched_by_its_key(keys):
     assert got.schema == {**LIVES.schema, "ready": pl.Int64}
 
 
-@given(KEYS, KEYS)
-def test_attaching_is_a_left_join(lives, keys):
-    rows = pl.DataFrame({"life": sorted(lives)}, schema={"life": pl.Int64})
-    piece = pl.DataFrame({"life": keys, "x": keys}, schema={"life": pl.Int64, "x": pl.Int64})
-    assert_frame_equal(attach(rows, piece), rows.join(piece, on="life", how="left", maintain_order="left"))
+@given(KEYS, st.lists(st.integers(0, 40) | st.none(), max_size=60))
+def test_attaching_is_a_left_join_of_the_first_of_each_key(lives, keys):
+    rows = pl.DataFrame({"life": lives}, schema={"life": pl.Int64})
+    piece = pl.DataFrame(
+        {"life": keys, "x": range(len(keys))}, schema={"life": pl.Int64, "x": pl.Int64}, strict=False
+    )
+    first = piece.unique("life", keep="first", maintain_order=True)
+    assert_frame_equal(attach(rows, piece), rows.join(first, on="life", how="left", maintain_order="left"))
+
+
+def test_the_first_counts_of_very_many_too():
+    keys = pl.Series("life", [n * 7919 % 50_000 for n in range(150_000)])
+    piece = pl.DataFrame({"life": keys, "x": range(150_000)})
+    got = attach(pl.DataFrame({"life": keys[:50_000]}), piece)
+    assert got["x"].equals(pl.Series(range(50_000)))
 
 
 @given(st.lists(st.integers(0, 40) | st.none(), max_size=20), KEYS)
 def test_looking_up_is_a_left_join(wanted, keys):
     rows = pl.DataFrame({"seq": wanted}, schema={"seq": pl.Int64})
-    table = pl.DataFrame({"seq": sorted(keys)}, schema={"seq": pl.Int64})
+    table = pl.DataFrame({"seq": keys}, schema={"seq": pl.Int64})
     got = look_up(rows, table, "seq", twice=pl.col("seq") * 2)
     assert got["twice"].to_list() == [2 * w if w in keys else None for w in wanted]
 
@@ -47,13 +57,3 @@ def test_looking_up_is_a_left_join(wanted, keys):
 def test_the_first_of_each_value_is_told(values):
     series = pl.Series(values, dtype=pl.Int64)
     assert is_first(series).to_list() == [v is not None and v not in values[:n] for n, v in enumerate(values)]
-
-
-@given(st.lists(st.tuples(st.integers(0, 5) | st.none(), st.integers(0, 9)), max_size=20))
-def test_the_first_row_of_each_key_is_kept_in_the_order_of_the_keys(pairs):
-    rows = pl.DataFrame(pairs, schema={"life": pl.Int64, "n": pl.Int64}, orient="row")
-    first: dict[int, int] = {}
-    for life, n in pairs:
-        if life is not None:
-            first.setdefault(life, n)
-    assert firsts(rows, "life").rows() == sorted(first.items())

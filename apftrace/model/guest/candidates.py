@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from apftrace.model import tracepoints as tp
-from apftrace.model.frames import attach, firsts
+from apftrace.model.frames import attach
 
 if TYPE_CHECKING:
     from apftrace.model.correlate import Case
@@ -54,7 +54,7 @@ def host_lives(case: Case, vm: str | None = None) -> pl.DataFrame:
         .with_columns(pl.col("start").shift(-1).over("tid").alias("next_taken"))
         .select("life", "next_taken")
     )
-    own = attach(own, firsts(slots, "life"))
+    own = attach(own, slots)
     return own.with_columns(pl.coalesce("acked", "next_taken").alias("over")).drop("next_taken")
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from apftrace.model.frames import attach, firsts
+from apftrace.model.frames import attach
 from apftrace.model.guest.candidates import has_tokens, hits_of
 
 if TYPE_CHECKING:
@@ -237,7 +237,7 @@ def with_border(lives: pl.DataFrame, sides: tuple[GuestSide, ...]) -> pl.DataFra
             pl.col("wake_cpu").alias("guest_cpu"),
         )
         parts.append(pl.concat([own, woken.join(own, on="life", how="anti")], how="diagonal"))
-    lives = attach(lives, firsts(pl.concat(parts), "life"))
+    lives = attach(lives, pl.concat(parts))
     runnable = pl.coalesce("wakeup", "wake")
     return lives.with_columns(
         pl.when(pl.col("slept")).then((pl.col("running") - runnable).clip(lower_bound=0)).alias("p6"),
