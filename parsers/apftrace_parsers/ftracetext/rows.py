@@ -17,7 +17,7 @@ from apftrace_parsers.ftracetext.fields import MASK, decoder
 from apftrace_parsers.ftracetext.lines import whole_lines
 from apftrace_parsers.ftracetext.survey import FUNCTION, event_keys, event_name
 from apftrace_parsers.importlog import ImportLog
-from apftrace_parsers.stream import BATCH_ROWS, SCHEMA
+from apftrace_parsers.stream import LEAST_ROWS, SCHEMA
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
@@ -68,7 +68,7 @@ def streamed(
     import pyarrow.compute as pc
 
     order = pc.sort_indices(table, [("ts", "ascending")])
-    yield from table.take(order).combine_chunks().to_batches(BATCH_ROWS)
+    yield from table.take(order).combine_chunks().to_batches(LEAST_ROWS)
 
 
 def _narrow(
