@@ -1,5 +1,6 @@
 """The program ``apftrace``, and ``python -m apftrace``."""
 
+import atexit
 import gc
 import os
 import sys
@@ -27,7 +28,8 @@ def main() -> None:
 def leave(end: SystemExit) -> None:
     """End the process, and let the system have its memory back at once.
 
-    To take the interpreter and its tables apart, object by object, is a tenth of a small run.
+    To take the interpreter and its tables apart, object by object, is a tenth of a small run. What libraries have to
+    tidy up, as folders of their downloads, they do before.
 
     Raises:
         SystemExit: ``end``, where something is left to be said or cannot be written.
@@ -39,6 +41,7 @@ def leave(end: SystemExit) -> None:
         raise end from None
     if not isinstance(end.code, int):
         raise end
+    atexit._run_exitfuncs()
     os._exit(end.code)
 
 
