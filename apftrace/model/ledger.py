@@ -70,7 +70,7 @@ class Column:
     def _grow(self, size: int) -> None:
         try:
             self._pages.resize(size)
-        except SystemError:  # a system without mremap
+        except (SystemError, AttributeError):  # a system without mremap
             larger = anonymous(size)
             larger[: len(self._pages)] = self._pages[:]
             self._pages = larger
