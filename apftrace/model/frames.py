@@ -20,10 +20,10 @@ def attach(lives: pl.DataFrame, piece: pl.DataFrame, key: str = "life") -> pl.Da
     """
     if not piece.height:
         return without(lives, piece.drop(key).schema)
-    if not piece[key].equals(lives[key]):
-        at = _places(piece[key], lives[key])
-        piece = piece.select(pl.all().gather(at))
-    return _hung(lives, piece.drop(key))
+    found = piece.drop(key)
+    if not (piece[key].equals(lives[key]) and _ascends(lives[key])):
+        found = found.select(pl.all().gather(_places(piece[key], lives[key])))
+    return _hung(lives, found)
 
 
 def _places(keys: pl.Series, wanted: pl.Series) -> pl.Series:
@@ -34,8 +34,12 @@ def _places(keys: pl.Series, wanted: pl.Series) -> pl.Series:
     # What is written last stays.
     places = pl.int_range(len(keys), dtype=pl.UInt32, eager=True).reverse()
     keys = keys.reverse()
-    if keys.null_count():
-        places, keys = places.filter(keys.is_not_null()), keys.drop_nulls()
+    there = (keys >= 0).fill_null(value=False)
+    if not there.all():
+        places, keys = places.filter(there), keys.filter(there)
+    # polars would count from the end.
+    if (wanted < 0).any():
+        wanted = pl.select(pl.when(wanted >= 0).then(wanted)).to_series()
     size = max(_most(keys), _most(wanted)) + 1
     return pl.repeat(None, size, dtype=pl.UInt32, eager=True).scatter(keys, places).gather(wanted)
 
@@ -43,6 +47,10 @@ def _places(keys: pl.Series, wanted: pl.Series) -> pl.Series:
 def _most(keys: pl.Series) -> int:
     most = keys.max()
     return most if isinstance(most, int) else 0
+
+
+def _ascends(keys: pl.Series) -> bool:
+    return not keys.null_count() and bool((keys > keys.shift(1)).all())
 
 
 def is_first(values: pl.Series) -> pl.Series:

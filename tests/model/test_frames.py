@@ -57,3 +57,20 @@ def test_looking_up_is_a_left_join(wanted, keys):
 def test_the_first_of_each_value_is_told(values):
     series = pl.Series(values, dtype=pl.Int64)
     assert is_first(series).to_list() == [v is not None and v not in values[:n] for n, v in enumerate(values)]
+
+
+def test_a_number_below_all_rows_is_none():
+    table = pl.DataFrame({"seq": [-2, 0, 2], "x": [7, 8, 9]})
+    assert look_up(pl.DataFrame({"seq": [-1, -9, 0]}), table, "seq", y=pl.col("x"))["y"].to_list() == [
+        None,
+        None,
+        8,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("keys", "expected"), [([1, 1], [10, 10]), ([None, 1], [None, 20]), ([2, 1], [10, 20])]
+)
+def test_equal_keys_are_matched_like_others(keys, expected):
+    got = attach(pl.DataFrame({"life": keys}), pl.DataFrame({"life": keys, "x": [10, 20]}))
+    assert got["x"].to_list() == expected
