@@ -46,12 +46,13 @@ def blockers(lives: pl.DataFrame, spans: pl.DataFrame) -> pl.DataFrame:
     the last one before ``ready``.
     """
     waits = lives.select("life", "tid", "completed", "ready").drop_nulls()
-    held = [_held(part, own) for part, own in _with_spans(waits, spans)]
-    return pl.concat(held) if held else _held(waits, spans)
+    parts = [_held(part, own) for part, own in _with_spans(waits, spans)] or [_held(waits, spans)]
+    busy, held = (pl.concat(of_all) for of_all in zip(*parts, strict=True))
+    return attach(busy, held)
 
 
-def _held(waits: pl.DataFrame, spans: pl.DataFrame) -> pl.DataFrame:
-    """Return what held up the lives of one thread, given its spans."""
+def _held(waits: pl.DataFrame, spans: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Return slot_busy of the lives of one thread, given its spans, and who held up those that were held up."""
     waits = waits.with_columns(_busy_between(waits["completed"], waits["ready"], spans).alias("slot_busy"))
     names = {"start": "held_from", "stop": "held_to", "token": "holder", "life": "holder_life"}
     chosen = waits.filter(pl.col("slot_busy") > 0)
@@ -67,7 +68,7 @@ def _held(waits: pl.DataFrame, spans: pl.DataFrame) -> pl.DataFrame:
         pl.when(first).then("h0_holder").otherwise("h1_holder").alias("blocker"),
         pl.when(first).then("h0_holder_life").otherwise("h1_holder_life").alias("blocker_life"),
     )
-    return attach(waits.select("life", "slot_busy"), held)
+    return waits.select("life", "slot_busy"), held
 
 
 def _overlap(prefix: str) -> pl.Expr:
