@@ -84,13 +84,14 @@ def correlate(rec: Recording, *, late_after: int | None = None, clock_is_ns: boo
     rec = switched_on.settle(rec)
     born = lives.begin(rec)
     used, told = beside(lives.uses, born), beside(lives.told, rec, born)
+    acked = beside(delivery.acks, rec)
     paired = lives.pair(born, lives.readies(rec))
     rows = lives.with_ready(born, paired)
     tries = lives.tries(rec)
     done = beside(completion.completed, rec, rows)
     rows = lives.with_hint(rec, _with_taint(rec, rows).hstack(told.result()))
     vectors = delivery.page_ready_vectors(rec, delivery.accepts(rec))
-    delivered, acks = _delivered(rec, rows, paired, vectors)
+    delivered, acks = _delivered(rec, rows, paired, vectors, acked.result())
     rows = phases.with_unanswered(rec, rows.hstack(done.result()))
     delivered = delivery.assign_implied(delivered, rows)
     rows = _with_delivery(rows, delivered)
@@ -176,10 +177,13 @@ def _with_taint(rec: Recording, rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def _delivered(
-    rec: Recording, rows: pl.DataFrame, paired: pl.DataFrame, vectors: delivery.Vectors
+    rec: Recording,
+    rows: pl.DataFrame,
+    paired: pl.DataFrame,
+    vectors: delivery.Vectors,
+    acks: pl.DataFrame,
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Return the deliveries, the implied ones still without a life, and the ACKs."""
-    acks = delivery.acks(rec)
+    """Return the deliveries, the implied ones still without a life, and the ACKs with theirs."""
     delivered = delivery.without_repeats(delivery.deliveries(rec, paired, rows, vectors), acks)
     delivered, acks = delivery.with_ack(delivered, acks)
     if rec.tells_deliveries:
