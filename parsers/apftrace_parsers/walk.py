@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from apftrace_parsers.landmarks import Mark
 
 WINDOWS_BUDGET = 32 << 20
-LARGEST_WINDOW = 1 << 18
+LARGEST_WINDOW = 1 << 19
 """With few lanes, what is read stays in the cache of a core until it is walked."""
 LARGEST_AHEAD = 1 << 20
 """Of a window of packed pages, which may be filled ahead: larger, for each costs a handing over."""
