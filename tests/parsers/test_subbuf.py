@@ -60,6 +60,16 @@ def test_absolute_stamps_carry_over_59_bits(walker_module: ModuleType) -> None:
     assert Found(walker_module, writer.finish(), layout).stamps == [start, start + 20]
 
 
+def test_the_first_absolute_stamp_with_bit_59_lacks_it(walker_module: ModuleType) -> None:
+    # As rb_fix_abs_ts() too: the stamp before has no top that could be taken over.
+    layout = Layout()
+    writer = SubbufWriter(layout)
+    start = (1 << 59) - 10
+    writer.data(start, payload(layout, 1))
+    writer.data(start + 20, payload(layout, 2), stamp="absolute")
+    assert Found(walker_module, writer.finish(), layout).stamps == [start, 10]
+
+
 def test_a_discarded_record_moves_the_clock(walker_module: ModuleType, layout: Layout) -> None:
     # As libtraceevent counts; the kernel's own reader would say 150.
     writer = SubbufWriter(layout)
@@ -108,7 +118,11 @@ records = st.tuples(
 )
 
 
-@given(st.sampled_from(LAYOUTS), st.lists(records, max_size=60), st.integers(0, 1 << 60))
+# Between the two an absolute stamp would be the first one with bit 59, see above.
+starts = st.integers(0, 1 << 58) | st.integers(1 << 59, 1 << 60)
+
+
+@given(st.sampled_from(LAYOUTS), st.lists(records, max_size=60), starts)
 @settings(max_examples=60, deadline=None)
 def test_what_is_written_is_read(layout: Layout, todo: list[Any], ts: int) -> None:
     writer = SubbufWriter(layout)
