@@ -50,24 +50,20 @@ def test_all_kinds_of_stamps(walker_module: ModuleType, layout: Layout) -> None:
     assert Found(walker_module, writer.finish(), layout).stamps == times
 
 
-def test_absolute_stamps_carry_over_59_bits(walker_module: ModuleType) -> None:
-    # As rb_fix_abs_ts() of the kernel: a stamp that seems older has wrapped.
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [((2 << 59) - 10, (2 << 59) + 10), ((1 << 59) - 10, 10)],
+    ids=["a stamp that seems older has wrapped", "no top before, none to take over"],
+)
+def test_absolute_stamps_take_what_is_above_59_bits_from_the_one_before(
+    walker_module: ModuleType, before: int, after: int
+) -> None:
+    # As rb_fix_abs_ts() of the kernel.
     layout = Layout()
     writer = SubbufWriter(layout)
-    start = (2 << 59) - 10
-    writer.data(start, payload(layout, 1))
-    writer.data(start + 20, payload(layout, 2), stamp="absolute")
-    assert Found(walker_module, writer.finish(), layout).stamps == [start, start + 20]
-
-
-def test_the_first_absolute_stamp_with_bit_59_lacks_it(walker_module: ModuleType) -> None:
-    # As rb_fix_abs_ts() too: the stamp before has no top that could be taken over.
-    layout = Layout()
-    writer = SubbufWriter(layout)
-    start = (1 << 59) - 10
-    writer.data(start, payload(layout, 1))
-    writer.data(start + 20, payload(layout, 2), stamp="absolute")
-    assert Found(walker_module, writer.finish(), layout).stamps == [start, 10]
+    writer.data(before, payload(layout, 1))
+    writer.data(before + 20, payload(layout, 2), stamp="absolute")
+    assert Found(walker_module, writer.finish(), layout).stamps == [before, after]
 
 
 def test_a_discarded_record_moves_the_clock(walker_module: ModuleType, layout: Layout) -> None:
