@@ -59,9 +59,8 @@ def merged(run: Pass, n_picks: int) -> Iterator[pa.RecordBatch]:
     walker = run.walker
     for lane in range(len(run.ring.lanes)):
         _join(run, lane)
-    types = [field.type for field in SCHEMA]
     total = n = 0
-    columns = _output(run, types, LEAST_ROWS + max(n_picks, 1))
+    columns = _output(run, total, n_picks)
     while walker.live:
         n = walker.merge(n)
         run.take_losses()
@@ -70,14 +69,15 @@ def merged(run: Pass, n_picks: int) -> Iterator[pa.RecordBatch]:
         if n > walker.rows.room:
             yield pa.RecordBatch.from_arrays(columns.arrays(n), schema=SCHEMA)
             total, n = total + n, 0
-            rows = min(max(total // 16, LEAST_ROWS), MOST_ROWS)
-            columns = _output(run, types, rows + max(n_picks, 1))
+            columns = _output(run, total, n_picks)
     if n:
         yield pa.RecordBatch.from_arrays(columns.arrays(n), schema=SCHEMA)
 
 
-def _output(run: Pass, types: Sequence[pa.DataType], rows: int) -> Columns:
-    columns = Columns(types, rows)
+def _output(run: Pass, total: int, n_picks: int) -> Columns:
+    # Room for the next batch, which is the larger the more rows there were, and for a record that is all picks'.
+    rows = min(max(total // 16, LEAST_ROWS), MOST_ROWS)
+    columns = Columns([field.type for field in SCHEMA], rows + max(n_picks, 1))
     run.walker.rows.set_output(columns.views)
     return columns
 
