@@ -158,7 +158,7 @@ def _by_work(rec: Recording, lives: pl.DataFrame, done: pl.DataFrame) -> pl.Data
         how="inner",
         maintain_order="left",
     )
-    return _result(found.filter(pl.col("life").is_first_distinct()))
+    return _result(found.filter(is_first(found["life"])))
 
 
 def _with_sole(done: pl.DataFrame, matched: pl.DataFrame) -> pl.DataFrame:
