@@ -1,7 +1,7 @@
 # Types of ledger.py when Cython builds it; the .py alone is the interpreted form.
 cimport cython
 
-cdef int _TS, _A, _B, _C, _CPU, _TID, _READ, KINDS, MOST
+cdef int _SEQ, _TS, _A, _B, _C, _CPU, _TID, _READ, KINDS, MOST
 
 @cython.final
 cdef class Ledger:

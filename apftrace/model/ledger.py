@@ -143,7 +143,7 @@ class Ledger:
             self._reserve(kind, 2 * n)
         at = kind * MOST
         seq = self.n
-        self.wide_at[at][n] = seq
+        self.wide_at[at + _SEQ][n] = seq
         self.wide_at[at + _TS][n] = ts
         self.wide_at[at + _A][n] = a
         self.wide_at[at + _B][n] = b
