@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 import polars as pl
+import pyarrow as pa
 
 from apftrace.ahead import made_ahead
 from apftrace.model import tracepoints as tp
@@ -136,6 +137,8 @@ def record(source: Source, machine: str = "host", *, lasting: int = 0) -> tuple[
     for batch in made_ahead(source.stream(tp.PICKS, result)):
         odometer.feed(*map(view, batch.columns))
     odometer.finish()
+    # What the batches took is needed for frames, which have another allocator.
+    pa.default_memory_pool().release_unused()
     return assemble(odometer, result, machine, source), result
 
 
