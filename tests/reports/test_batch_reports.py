@@ -132,6 +132,7 @@ def test_the_page_says_what_the_lines_say():
         "in/0006.dat", "an empty file", "lost-wakeup", "A wakeup was lost.", "30 ms", "P2 20 ms, P3 10 ms",
     ):  # fmt: skip
         assert words in page
+    assert page.index("in/0005.dat") < page.index("Runs to look at")
     runs = page.partition("Runs to look at")[2]
     assert runs.index("in/0005.dat") < runs.index("in/0000.dat")
 
