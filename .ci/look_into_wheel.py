@@ -14,6 +14,7 @@ COMPILED = (
     "apftrace_parsers/subbuf",
     "apftrace/unmerge",
     "apftrace/model/asleep",
+    "apftrace/model/breaks",
     "apftrace/model/ledger",
     "apftrace/model/odometer",
     "apftrace/model/threads",

@@ -2,6 +2,7 @@
 cimport cython
 
 from apftrace.model.asleep cimport Asleep
+from apftrace.model.breaks cimport Breaks
 from apftrace.model.ledger cimport Ledger
 from apftrace.model.threads cimport Threads
 from apftrace.model.waiting cimport Waiting
@@ -16,7 +17,7 @@ cdef int _TID, _FIRST, _LAST, _CPU, _GONE, _STATE, _HOG, _BLOCKED_FOR, _GUEST, _
 cdef int _METERS, _N_METERS, _COUNTED, _MARK
 cdef int _ENTRIES, _VIRQS, _EXIT_TS, _ENTRY_TS, _PREV, _READY_GFN, _VCPU, _WORK
 cdef int _FAULTED, _LIFE, _LIFE_ENTRIES, _READY_ROW, _FIRST_FAULT, _TRIED, _TOLD, _QUEUED, _CHAIN, _SOLE
-cdef int _T_TS, _T_CPU, _T_GVA, _T_GFN, _T_ENTRIES, _T_EXIT, _T_FIRST, _AT_RESET
+cdef int _T_TS, _T_CPU, _T_GVA, _T_GFN, _T_ENTRIES, _T_EXIT, _T_FIRST, _AT_RESET, _RUN_CPU
 cdef int _WAIT_MARK, _ACCEPT_MARK, _VIRQ_MARK, _WORK_MARK, _FIELDS
 cdef int _K_BEGAN, _K_ENTRIES, _K_MARK, _KEPT
 cdef int _N_VECTORS, _DUE, _OTHER, _OWN
@@ -26,7 +27,8 @@ cdef class Odometer(Threads):
     cdef Waiting waiting
     cdef public Ledger ledger
     cdef public Asleep asleep
-    cdef long long function, lasting, holding
+    cdef long long function, lasting, holding, runs
+    cdef Breaks run_breaks
 
     cdef int _grow(self) except -1 with gil
     cdef void _fell_asleep(self, int slot, long long ts, int cpu) noexcept nogil
@@ -49,6 +51,7 @@ cdef class Odometer(Threads):
     @cython.locals(first=bint, held=longlong)
     cdef inline int _inj_virq(self, int slot, long long ts, int cpu, long long vec, long long b, long long c) except -1 nogil
     cdef inline int _reset(self, int slot, long long ts, int cpu, long long vcpu, long long rip) except -1 nogil
+    cdef inline void _ran(self, int base, long long same, long long other, long long ts, int cpu) noexcept nogil
     @cython.locals(held=longlong)
     cdef inline int _own(self, int slot, int kind, long long ts, int cpu, long long a, long long b, long long c) except -1 nogil
     cdef inline int _meet(self, int tid, long long ts, int cpu) except -1 nogil

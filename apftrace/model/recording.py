@@ -52,7 +52,7 @@ class Recording:
         anchors: the events that matter, each with its thread's reading.
         threads: final reading per thread: tid, first, last, entries, entry_ts, hlts, virqs, vcpu, gone, comm, tgid.
         cpus_of: CPUs on which each thread was seen.
-        losses: gaps in the record, those too that only a broken chain of context switches shows.
+        losses: gaps in the record, those too that only a broken chain of switches, or of entries and exits, shows.
         uncovered: CPUs without any record: filtered out, cut off, or idle. A thread may have been there unseen.
         cpu_spans: first and last record of each CPU.
         counts: hits per tracepoint name, of all tracepoints in the trace.
@@ -157,7 +157,7 @@ def assemble(
         anchors=Anchors(odometer.ledger),
         threads=threads_of(threads, source.info),
         cpus_of={tid: frozenset(cpus) for tid, cpus in odometer.cpus_of.items()},
-        losses=(*result.losses, *unmarked(odometer.broken(), result.losses)),
+        losses=(*result.losses, *unmarked(odometer, recorded, result.losses)),
         uncovered=tuple(uncovered_cpus(source.info.cpus, result)),
         cpu_spans={
             cpu: (first, result.cpu_last_ns.get(cpu, first)) for cpu, first in result.cpu_first_ns.items()
@@ -176,22 +176,34 @@ def assemble(
     )
 
 
-def unmarked(broken: Iterable[tuple[int, int, int]], known: Sequence[Loss]) -> Iterator[Loss]:
-    """Yield the gaps that nothing in the file tells of: on a CPU that a thread leaves who never came to it.
+def unmarked(odometer: Odometer, recorded: frozenset[int], known: Sequence[Loss]) -> list[Loss]:
+    """Return the gaps that nothing in the file tells of: a thread leaves a CPU that it never came to, or enters twice.
 
     Args:
-        broken: CPU, its last sched_switch before a gap and the first one after it.
+        odometer: met the broken chains.
+        recorded: kinds of tracepoint that were on.
         known: losses that the file tells of.
     """
-    for cpu, after, before in broken:
-        if not any(_meets(loss, cpu, after, before) for loss in known):
-            yield Loss(cpu, "", None, after, before)
+    gaps = [
+        Loss(cpu, "", None, after, before)
+        for cpu, after, before in odometer.broken()
+        if not any(_meets(loss, after, before) for loss in known if loss.cpu == cpu)
+    ]
+    if recorded >= {tp.ENTRY, tp.EXIT}:
+        # What a vCPU did on its way to another CPU and back may be missing there: any loss meanwhile explains it.
+        known = (*known, *gaps)
+        gaps += [
+            Loss(cpu, "", None, after, before)
+            for cpu, after, before in odometer.broken_runs()
+            if not any(_meets(loss, after, before) for loss in known)
+        ]
+    return gaps
 
 
-def _meets(loss: Loss, cpu: int, after: int, before: int) -> bool:
+def _meets(loss: Loss, after: int, before: int) -> bool:
     since = loss.after_ns if loss.after_ns is not None else loss.before_ns
     until = loss.before_ns if loss.before_ns is not None else loss.after_ns
-    return loss.cpu == cpu and (since is None or until is None or (since <= before and until >= after))
+    return since is None or until is None or (since <= before and until >= after)
 
 
 def uncovered_cpus(n_cpus: int, result: PassResult) -> Iterator[Loss]:

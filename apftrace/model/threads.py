@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from apftrace.model import thread_record as _record
 from apftrace.model import tracepoints as _tp
+from apftrace.model.breaks import Breaks
 from apftrace.model.readings import NEVER as _NEVER_SEEN
 
 try:
@@ -51,9 +52,6 @@ _COUNTED = _record.COUNTED
 _RARELY = 50
 """Switches for each break, at least: with fewer, the switches of some threads only are recorded."""
 
-_MOST_BREAKS = 256
-"""Breaks that are kept: a record with more is filtered, not broken."""
-
 
 class Threads:
     """The records of all threads, one behind the other in ``state``.
@@ -73,9 +71,8 @@ class Threads:
         self.switches = memoryview(array("q", [0]) * (_CPU_MASK + 1))
         self.current = memoryview(array("q", [-1]) * (_CPU_MASK + 1))
         self.switched = memoryview(array("q", [0]) * (_CPU_MASK + 1))
-        self.breaks = memoryview(array("q", [0]) * (3 * _MOST_BREAKS))
+        self.switch_breaks = Breaks(_RARELY)
         self.n_switches = 0
-        self.n_breaks = 0
         self.cpus_of: dict[int, set[int]] = {}
         self.slept_from = memoryview(array("q", [0]) * _MOST_UNWOKEN)
         self.slept_to = memoryview(array("q", [0]) * _MOST_UNWOKEN)
@@ -176,7 +173,7 @@ class Threads:
         number = self.switches[cpu & _CPU_MASK] + 1
         self.switches[cpu & _CPU_MASK] = number
         if self.current[cpu & _CPU_MASK] != prev_pid and number > 1:
-            self._broken(cpu, self.switched[cpu & _CPU_MASK], ts)
+            self.switch_breaks.note(cpu, self.switched[cpu & _CPU_MASK], ts)
         self.current[cpu & _CPU_MASK] = next_pid
         self.switched[cpu & _CPU_MASK] = ts
         self.n_switches += 1
@@ -213,21 +210,9 @@ class Threads:
             self._become(slot, _RUNNING, ts)
             self._seen(slot, next_pid, ts, cpu)
 
-    def _broken(self, cpu: int, since: int, ts: int) -> None:
-        # Another thread leaves the CPU than came to it last.
-        if self.n_breaks < _MOST_BREAKS:
-            self.breaks[3 * self.n_breaks] = cpu
-            self.breaks[3 * self.n_breaks + 1] = since
-            self.breaks[3 * self.n_breaks + 2] = ts
-        self.n_breaks += 1
-
     def broken(self) -> list[tuple[int, int, int]]:
-        """Return between which instants a CPU lost the record of a switch: cpu, after and before; none if it always does."""
-        if self.n_breaks > _MOST_BREAKS or self.n_breaks * _RARELY > self.n_switches:
-            return []
-        return [
-            (self.breaks[n], self.breaks[n + 1], self.breaks[n + 2]) for n in range(0, 3 * self.n_breaks, 3)
-        ]
+        """Return between which instants a CPU lost a record: another thread leaves it than came to it last."""
+        return self.switch_breaks.told(self.n_switches)
 
     def _unwoken(self, since: int, ts: int) -> None:
         # A thread runs again that slept, and nobody woke it.

@@ -25,10 +25,10 @@ FAULTED, LIFE, LIFE_ENTRIES, READY_ROW, FIRST_FAULT, TRIED, TOLD, QUEUED, CHAIN,
 T_TS, T_CPU, T_GVA, T_GFN, T_ENTRIES, T_EXIT, T_FIRST = (SOLE + 1 + n for n in range(7))
 """A try whose outcome is not known yet."""
 
-AT_RESET = T_FIRST + 1
-"""Its entries when it had last entered at the reset vector."""
+AT_RESET, RUN_CPU = T_FIRST + 1, T_FIRST + 2
+"""Its entries when it had last entered at the reset vector, and the CPU of its last entry or exit."""
 
-WAIT_MARK, ACCEPT_MARK, VIRQ_MARK, WORK_MARK = (AT_RESET + 1 + n * thread_record.MARK for n in range(4))
+WAIT_MARK, ACCEPT_MARK, VIRQ_MARK, WORK_MARK = (RUN_CPU + 1 + n * thread_record.MARK for n in range(4))
 """Per kind of phase a mark where it began."""
 
 N_FIELDS = WORK_MARK + thread_record.MARK

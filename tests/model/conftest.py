@@ -6,13 +6,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from apftrace.model import asleep, ledger, odometer, threads, waiting
+from apftrace.model import asleep, breaks, ledger, odometer, threads, waiting
 from tests import engines
 
 if TYPE_CHECKING:
     from types import ModuleType
 
-COMPILED = {"asleep": asleep, "ledger": ledger, "waiting": waiting, "threads": threads, "odometer": odometer}
+COMPILED = {
+    "asleep": asleep, "breaks": breaks, "ledger": ledger, "waiting": waiting, "threads": threads, "odometer": odometer,
+}  # fmt: skip
 _FRESH = engines.interpreted(list(COMPILED.values()))
 INTERPRETED = _FRESH["odometer"]
 

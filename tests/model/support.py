@@ -21,6 +21,7 @@ import apftrace
 from tests.builders import options as opt
 from tests.builders.formats import Format, formats, parse
 from tests.builders.story import ANSWER, Story
+from tests.builders.tracedat import Event
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     import polars as pl
 
     from apftrace import Analysis
+    from tests.builders.tracedat import Record
 
 US, MS, S = 1_000, 1_000_000, 1_000_000_000
 START = 10 * S
@@ -94,15 +96,46 @@ def known_formats() -> tuple[Format, ...]:
     return (*formats(), PROCESS_EXIT)
 
 
-def write(story: Story, path: Path, *, off: Collection[str] = (), **options: Any) -> Path:
-    """Write a history as a file in which the tracepoints ``off`` do not exist."""
-    kept = [record for record in story.records if getattr(record, "name", None) not in off]
+def write(story: Story, path: Path, *, off: Collection[str] = (), whole: bool = True, **options: Any) -> Path:
+    """Write a history as a file in which the tracepoints ``off`` do not exist.
+
+    Args:
+        story: the history.
+        path: of the file.
+        off: names of tracepoints.
+        whole: the vCPUs enter and leave the guest by turns, whatever the parts of the history say.
+        options: those of TraceDat.
+    """
+    records = by_turns(story) if whole else story.records
+    kept = [record for record in records if getattr(record, "name", None) not in off]
     recorded = tuple(form for form in known_formats() if form.name not in off)
     missing = set(off) - {form.name for form in known_formats()}
     assert not missing, f"no such tracepoint: {missing}"
     thinned = Story(isa=story.isa, cpus=story.cpus, worker=story.worker)
     thinned.records, thinned.comms = kept, story.comms
     return thinned.write(path, formats=recorded, **options)
+
+
+def by_turns(story: Story) -> list[Record]:
+    """Return the records of a history, with the exit between two entries and the entry between two exits."""
+    if not {"kvm_entry", "kvm_exit"} <= {r.name for r in story.records if isinstance(r, Event)}:
+        return story.records
+    records: list[Record] = []
+    last: dict[int, str] = {}
+    vcpus: dict[int, Any] = {}
+    for record in sorted(story.records, key=lambda r: r.ts):
+        if isinstance(record, Event) and record.name in ("kvm_entry", "kvm_exit"):
+            again = last.get(record.tid) == record.name
+            if record.name == "kvm_entry":
+                vcpus[record.tid] = record.fields["vcpu_id"]
+                missing, fields = "kvm_exit", {"exit_reason": 0x60, "isa": story.isa}
+            else:
+                missing, fields = "kvm_entry", {"vcpu_id": vcpus.get(record.tid, 0)}
+            if again:
+                records.append(Event(record.ts, record.cpu, record.tid, missing, dict(fields)))
+            last[record.tid] = record.name
+        records.append(record)
+    return records
 
 
 def analyse(

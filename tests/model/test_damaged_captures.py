@@ -57,4 +57,5 @@ def test_pages_of_another_time_are_a_loss(tmp_path: Path, lane: range, at: int, 
     analysis = analysed(tmp_path, data)
     assert "error" not in set(analysis.findings["severity"])
     assert analysis.verdict == "undecided"
-    assert {loss.cpu for loss in analysis.losses} == {LANES.index(lane)}
+    # What a vCPU did on the way may be missing too: nobody knows on which CPU.
+    assert LANES.index(lane) in {loss.cpu for loss in analysis.losses}

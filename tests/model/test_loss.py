@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from tests.builders.story import ANSWER, Story
-from tests.builders.tracedat import Missed
+from tests.builders.tracedat import Event, Missed
 from tests.model import histories
-from tests.model.support import LATER, MS, START, S, analyse, calm, found, life, outcomes, rules
+from tests.model.support import (
+    LATER,
+    MS,
+    START,
+    S,
+    analyse,
+    by_turns,
+    calm,
+    found,
+    life,
+    outcomes,
+    rules,
+)
 
 
 def _rover(*, silent_from: int | None = None) -> Story:
@@ -201,3 +215,52 @@ def test_where_only_some_switches_are_recorded_none_is_missing() -> None:
     for n in range(20):
         story.switch(LATER + 220 * MS + n * MS, 900 + n, NAPPER)
     assert life(analyse(story), token)["outcome"] == "lost"
+
+
+def _entries(*, missing: bool, filtered: bool = False) -> tuple[Story, int]:
+    """Return a life that was never answered, and a vCPU of which an exit is missing while it waits, or many are."""
+    story = Story()
+    calm(story)
+    token = story.pv_life(at=LATER, without=ANSWER)
+    story.progress(start=LATER + MS, end=LATER + 300 * MS)
+    runs = by_turns(story)
+    gone = [r for r in runs if r.ts >= LATER + 100 * MS and isinstance(r, Event) and r.name == "kvm_exit"]
+    for record in gone[: (100 if filtered else 1) if missing else 0]:
+        runs.remove(record)
+    story.records = runs
+    return story, token
+
+
+@pytest.mark.parametrize("cpu", [0, 1])
+def test_undecided_where_a_vcpu_enters_twice_in_a_row(cpu: int) -> None:
+    story, token = _entries(missing=True)
+    for n, record in enumerate(story.records):
+        if isinstance(record, Event) and record.ts == LATER + 99 * MS and record.name == "kvm_exit":
+            story.records[n] = replace(record, cpu=cpu)
+    analysis = analyse(story, whole=False)
+    assert life(analysis, token)["outcome"] == "undecided"
+    assert analysis.verdict == "undecided"
+    assert "records of CPU 0 lost here" in {f["message"] for f in found(analysis, "events-lost")}
+    assert not rules(analysis, "error")
+
+
+def test_lost_where_entries_and_exits_take_turns() -> None:
+    story, token = _entries(missing=False)
+    assert life(analyse(story, whole=False), token)["outcome"] == "lost"
+
+
+def test_where_only_some_exits_are_recorded_none_is_missing() -> None:
+    story, token = _entries(missing=True, filtered=True)
+    assert life(analyse(story, whole=False), token)["outcome"] == "lost"
+
+
+def test_where_no_exit_is_recorded_none_is_missing() -> None:
+    story, token = _entries(missing=False)
+    assert life(analyse(story, off=["kvm_exit"], whole=False), token)["outcome"] == "lost"
+
+
+def test_a_loss_that_the_file_tells_of_explains_what_is_missing() -> None:
+    story, _ = _entries(missing=True)
+    story.switch(LATER, 900, 0, cpu=1).switch(LATER + 200 * MS, 0, 900, cpu=1)
+    story.lost(at=LATER + 150 * MS, cpu=1, count=1)
+    assert {loss.cpu for loss in analyse(story, whole=False).losses} == {1}
