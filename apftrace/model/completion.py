@@ -22,7 +22,7 @@ _AFTER_READY_NS = 100_000_000
 """completed may be traced after the ready it caused (R4), late by what the kworker lost in between."""
 
 _OWN_SHARE = 10
-"""A memslot is a thread's own when at least one in ten of its lives lies there."""
+"""A memslot is a thread's own when one in ten of its lives lies there, and one in ten that do has an owner."""
 
 _RESULT = {
     "life": pl.Int64, "completed": pl.Int64, "completed_seq": pl.Int64, "hva": pl.Int64, "worker": pl.Int32,
@@ -168,11 +168,18 @@ def _with_sole(done: pl.DataFrame, matched: pl.DataFrame) -> pl.DataFrame:
         own &= ~pl.col("sole").is_in(matched["life"].implode())
     done = done.with_columns(pl.when(own).then("sole").alias("life"))
     # A life whose not_present was lost may be completed while another VM waits for an equal gva.
+    n = pl.col("n")
     seen = done.filter(pl.col("life").is_not_null()).group_by("tid", "base").agg(pl.len().alias("n"))
-    seen = seen.with_columns(
-        pl.col("n").sum().over("tid").alias("of_tid"), pl.col("n").max().over("base").alias("best")
+    seen = seen.join(done.group_by("base").agg(pl.len().alias("all")), on="base", how="left").with_columns(
+        n.sum().over("tid").alias("of_tid"),
+        n.max().over("tid").alias("most"),
+        n.sum().over("base").alias("of_base"),
+        n.max().over("base").alias("best"),
     )
-    foreign = seen.filter((pl.col("n") * _OWN_SHARE < pl.col("of_tid")) & (pl.col("n") < pl.col("best")))
+    rare = (n * _OWN_SHARE < pl.col("of_tid")) & (n < pl.col("best"))
+    # Of VMs in lockstep the one behind is never alone: what lies in its memslot is nearly all nobody's so far.
+    unclaimed = (n < pl.col("most")) & (pl.col("of_base") * _OWN_SHARE < pl.col("all"))
+    foreign = seen.filter(rare | unclaimed)
     if not foreign.height:
         return done
     there = done.filter(pl.col("base").is_in(foreign["base"].implode()))

@@ -16,6 +16,7 @@ from tests.model.support import (
     LATER,
     MS,
     START,
+    UNDONE,
     US,
     WORKQUEUE_EVENTS,
     analyse,
@@ -205,6 +206,23 @@ def test_two_vcpus_wait_for_one_page() -> None:
         assert done == [4 * MS, 4 * MS + 100 * US], off
         assert {life(analysis, token)["vm"] for token in tokens} == {"vm-101"}
         assert not rules(analysis)
+
+
+def test_a_memslot_of_which_no_life_is_known_gives_a_waiting_life_no_completed() -> None:
+    """Two VMs in lockstep: the second is always alone at the end, and once while the first's late one comes."""
+    story = Story()
+    for n in range(30):
+        at = START + n * 4 * MS
+        story.pv_life(at=at, gva=PAGE + (n << 12), completed=at + MS)
+        story.pv_life(at=at + US, gva=PAGE + (n << 12), vm=1, completed=at + 2 * MS)
+    done = LATER + 2 * MS
+    story.pv_life(at=LATER, gva=PAGE, completed=done, ready=done - 10 * US)
+    waits = story.pv_life(at=LATER + US, gva=PAGE, vm=1, without=UNDONE)
+    story.progress(start=LATER + 5 * MS, end=LATER + 400 * MS, vm=1)
+    analysis = analyse(story, off=WORKQUEUE_EVENTS)
+    open_life = life(analysis, waits, tid=story.tid(0, vm=1))
+    assert (open_life["completed"], open_life["outcome"]) == (None, "in_flight")
+    assert not rules(analysis, "error")
 
 
 def test_the_work_pointer_tells_whose_completed_it_is() -> None:
