@@ -121,16 +121,20 @@ def with_pauses(
     if tp.READY in rec.silent:
         return lives
     lost = (pl.col("outcome") == "lost") & ~(pl.lit(shows_untold(rec)) & (pl.col("kind") == "pv"))
-    doubtful = lives.filter(lost).select("life", "since")
+    doubtful = lives.filter(lost)
     if not doubtful.height:
         return lives
-    pauses = _pauses(rec, lives, delivered)
-    hits = [
-        life
-        for life, since in doubtful.iter_rows()
-        if any(start < since + stale.told and stop > since for start, stop in pauses)
+    pauses = sorted(_pauses(rec, lives, delivered))
+    first = [
+        next((max(start, since) for start, stop in pauses if stop > since), _NEVER)
+        for since in doubtful["since"].to_list()
     ]
-    return turn(lives, pl.Series(hits, dtype=pl.Int64), "undecided", rule="keep")
+    doubtful = doubtful.with_columns(pl.Series("silent_from", first, pl.Int64)).filter(
+        pl.col("silent_from") < pl.col("end")
+    )
+    proved = _proved_before(rec, doubtful, stale)
+    hits = doubtful.filter(~pl.col("life").is_in(proved.implode()))["life"]
+    return turn(lives, hits, "undecided", rule="keep")
 
 
 def _pauses(rec: Recording, lives: pl.DataFrame, delivered: pl.DataFrame) -> list[tuple[int, int]]:

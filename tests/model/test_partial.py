@@ -300,6 +300,23 @@ def test_lost_where_many_guests_that_were_told_got_no_interrupt() -> None:
     assert outcomes(analyse(_paused(12, halt=False))) == {"answered": 40, "lost": 12}
 
 
+def test_undecided_where_the_vcpu_had_not_run_before_readies_were_not_traced() -> None:
+    """Old enough by then, but off its CPU: the ready came with its next entries, in the pause."""
+    story = Story()
+    for vcpu in (0, 1):
+        calm(story, vcpu=vcpu, halt=True)
+    token = story.halt_life(at=LATER, without={"ready", "entry_ready"})
+    calm(story, lives=25, vcpu=1, start=LATER + 2 * MS, halt=True)
+    for n in range(12):
+        story.halt_life(at=LATER + 60 * MS + n * MS, vcpu=1, without={"ready"})
+    story.progress(start=LATER + 75 * MS, end=LATER + 200 * MS, in_guest=False)
+    for vcpu in (0, 1):
+        calm(story, vcpu=vcpu, start=LATER + 200 * MS, halt=True)
+    analysis = analyse(story)
+    assert life(analysis, token)["outcome"] == "undecided"
+    assert not rules(analysis, "error")
+
+
 def test_undecided_beside_interrupts_whose_readies_were_not_traced() -> None:
     story = Story()
     calm(story)
