@@ -19,7 +19,7 @@ from apftrace_parsers.base import Loss, PassResult
 from apftrace_parsers.stream import view
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping
 
     from apftrace_parsers.base import Source, SourceInfo
 
@@ -31,6 +31,9 @@ _MOST_CPUS = 1 << 16
 
 _WOKEN = 4
 """Sleeps that somebody ended for each that nobody did: with fewer, records of wakeups are not kept all."""
+
+_SUB_BUFFERFUL = 20
+"""Records that are lost at a time, at least: sub-buffers go missing, or the recorder pauses, never a single exit."""
 
 _MOST_CHOSEN = 500
 """Tracepoints that anyone turns on by name; a kernel has three times as many."""
@@ -157,7 +160,7 @@ def assemble(
         anchors=Anchors(odometer.ledger),
         threads=threads_of(threads, source.info),
         cpus_of={tid: frozenset(cpus) for tid, cpus in odometer.cpus_of.items()},
-        losses=(*result.losses, *unmarked(odometer, recorded, result.losses)),
+        losses=(*result.losses, *unmarked(odometer, recorded, result)),
         uncovered=tuple(uncovered_cpus(source.info.cpus, result)),
         cpu_spans={
             cpu: (first, result.cpu_last_ns.get(cpu, first)) for cpu, first in result.cpu_first_ns.items()
@@ -176,28 +179,36 @@ def assemble(
     )
 
 
-def unmarked(odometer: Odometer, recorded: frozenset[int], known: Sequence[Loss]) -> list[Loss]:
+def unmarked(odometer: Odometer, recorded: frozenset[int], result: PassResult) -> list[Loss]:
     """Return the gaps that nothing in the file tells of: a thread leaves a CPU that it never came to, or enters twice.
 
     Args:
         odometer: met the broken chains.
         recorded: kinds of tracepoint that were on.
-        known: losses that the file tells of.
+        result: of the pass, with the losses that the file tells of.
     """
+    known = result.losses
     gaps = [
         Loss(cpu, "", None, after, before)
         for cpu, after, before in odometer.broken()
         if not any(_meets(loss, after, before) for loss in known if loss.cpu == cpu)
     ]
     if recorded >= {tp.ENTRY, tp.EXIT}:
+        least = _SUB_BUFFERFUL * _usual_interval(result)
         # What a vCPU did on its way to another CPU and back may be missing there: any loss meanwhile explains it.
-        known = (*known, *gaps)
+        known = [*known, *gaps]
         gaps += [
             Loss(cpu, "", None, after, before)
             for cpu, after, before in odometer.broken_runs()
-            if not any(_meets(loss, after, before) for loss in known)
+            if before - after >= least and not any(_meets(loss, after, before) for loss in known)
         ]
     return gaps
+
+
+def _usual_interval(result: PassResult) -> int:
+    """Return how long it takes on average from one record of a CPU to its next."""
+    spans = (result.cpu_last_ns.get(cpu, first) - first for cpu, first in result.cpu_first_ns.items())
+    return sum(spans) // max(sum(result.counts.values()), 1)
 
 
 def _meets(loss: Loss, after: int, before: int) -> bool:
