@@ -157,7 +157,8 @@ def _rule(rule: Rule) -> Iterator[str]:
 def _needs(rule: Rule) -> str:
     hooks = [f"`{function_of(kind)}`" for kind in rule.guest]
     in_guest = f"a guest's trace that shows {' '.join(hooks)}" if hooks else ""
-    return " and ".join(filter(None, (_events(rule.needs), in_guest)))
+    instead = [f"instead of {_events([k])}, {_events(others)} do" for k, others in rule.stand_ins.items()]
+    return "; ".join([" and ".join(filter(None, (_events(rule.needs), in_guest))), *instead])
 
 
 def _events(kinds: Iterable[int]) -> str:

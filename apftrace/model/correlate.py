@@ -69,6 +69,7 @@ class Case:
     vectors: delivery.Vectors
     comms: dict[int, str]
     clock_is_ns: bool
+    slot_known: bool
     guests: tuple[GuestSide, ...] = ()
     close: dict[tuple[int, str], Spent] = field(default_factory=dict)
 
@@ -135,6 +136,7 @@ def correlate(rec: Recording, *, late_after: int | None = None, clock_is_ns: boo
         vectors=vectors,
         comms=dict(rec.threads.filter(pl.col("comm").is_not_null()).select("tid", "comm").iter_rows()),
         clock_is_ns=clock_is_ns,
+        slot_known=slot_known,
     )
 
 

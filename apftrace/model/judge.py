@@ -99,11 +99,14 @@ def _verdict(case: Case, findings: pl.DataFrame, unsafe: tuple[str, ...]) -> tup
     if errors.height:
         return "anomaly", f"{faults}; {_summary(errors)}."
     ended = dict(case.lives["outcome"].value_counts().iter_rows())
-    open_lives, answered, undecided = (ended.get(o, 0) for o in ("in_flight", "answered", "undecided"))
+    open_lives, answered, undecided, stuck = (
+        ended.get(o, 0) for o in ("in_flight", "answered", "undecided", "lost")
+    )
     ends = [f"{answered} answered"] if answered < n else []
     ends += [f"{open_lives} in flight at the end"] if open_lives else []
     ends += [f"{undecided} undecided"] if undecided else []
-    cancelled = n - answered - open_lives - undecided
+    ends += [f"{stuck} stuck"] if stuck else []
+    cancelled = n - answered - open_lives - undecided - stuck
     ends += [f"{cancelled} cancelled"] if cancelled else []
     if not n:
         told = "No async page fault in the trace"
@@ -113,8 +116,8 @@ def _verdict(case: Case, findings: pl.DataFrame, unsafe: tuple[str, ...]) -> tup
         told = f"{faults}, {'' if n == 1 else 'all '}answered"
     told += followed(case)
     lost = "nothing lost" if not unsafe else "nothing shown to be lost"
-    if undecided or case.rec.losses or any(side.rec.losses for side in case.guests):
-        return "undecided", f"{told}; {unsafe[-1]}."
+    if undecided or stuck or case.rec.losses or any(side.rec.losses for side in case.guests):
+        return "undecided", f"{told}; {unsafe[-1] if unsafe else 'the rules for them lack tracepoints'}."
     if warnings.height:
         return "warnings", f"{told}; {lost}; {_summary(warnings)}."
     timed = "nothing late" if case.rec.measures_time else f"not timed: clock {case.rec.clock}"

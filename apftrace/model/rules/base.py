@@ -14,7 +14,7 @@ from apftrace.model.guest.hooks import FUNCTIONS
 from apftrace.schema import FINDINGS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from apftrace.model.correlate import Case
 
@@ -62,6 +62,7 @@ class Rule:
         look_alikes: what must not be confused with it.
         needs: kinds of tracepoint without which the rule cannot look.
         helps: kinds that would make it surer.
+        stand_ins: for a kind that it needs, those that together tell the same where it was off.
         remedy: what to do or record next.
         bugs: known kernel bugs with this signature.
         times: it compares durations, so it needs a clock that measures time.
@@ -78,6 +79,7 @@ class Rule:
     needs: tuple[int, ...]
     find: Callable[[Case], Iterable[Finding] | pl.DataFrame]
     helps: tuple[int, ...] = ()
+    stand_ins: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
     remedy: str = ""
     bugs: tuple[str, ...] = field(default=())
     times: bool = False
@@ -85,7 +87,11 @@ class Rule:
 
     def missing(self, case: Case) -> tuple[str, ...]:
         """Return what the rule needs and the trace does not have: names of tracepoints, a usable clock."""
-        missing = tuple(tp.NAMES[k] for k in self.needs if not case.rec.has(k))
+        missing = tuple(
+            tp.NAMES[k]
+            for k in self.needs
+            if not case.rec.has(k) and not (k in self.stand_ins and case.rec.has(*self.stand_ins[k]))
+        )
         if self.guest:
             missing += self._missing_of_guests(case)
         return (
@@ -105,6 +111,9 @@ def function_of(kind: str) -> str:
     """Return the guest's function that a kind of hit shows."""
     return next((name for name, of in FUNCTIONS.items() if of == kind), kind)
 
+
+TWIN = "one record that stands in the trace twice: both bear the same stamp"
+"""What two events of one thread at one instant may be instead."""
 
 EVIDENCE_PER_RULE = 1000
 """Findings of one rule that carry their events; further ones state everything else."""

@@ -151,13 +151,19 @@ def _in_flight(case: Case) -> Iterable[Finding]:
     stale = case.stale.age
     for life in rows(case.lives.filter(pl.col("outcome") == "in_flight")):
         age = case.rec.last_ns - int(life["not_present"])
-        stage = "completed, not ready" if life["completed"] is not None else "not completed"
-        old = age > stale and (life["progress"] or 0) > stale and life["completed"] is None
+        done = life["completed"] is not None or life["finished"] is not None
+        stage = "completed, not ready" if done else "not completed"
+        old = age > stale and (life["progress"] or 0) > stale and not done
+        kept = done and _not_handed_over(case, life)
         yield about(
             life,
-            severity=WARNING if old else INFO,
-            confidence=POSSIBLE if old else PROVED,
-            cause="the worker has not answered" if old else "the trace ends first",
+            severity=WARNING if old or kept else INFO,
+            confidence=POSSIBLE if old or kept else PROVED,
+            cause="the worker has not answered"
+            if old
+            else "not handed over, or the page-ready slot is taken"
+            if kept
+            else "the trace ends first",
             message=(
                 f"token {hexed(life['token'])} is still open at the end of the trace: "
                 f"{stage}, {duration(case, age)} old"
@@ -166,11 +172,23 @@ def _in_flight(case: Case) -> Iterable[Finding]:
         )
 
 
+def _not_handed_over(case: Case, life: Row) -> bool:
+    """Say whether a completed life would be lost if only it were known that the slot was free meanwhile."""
+    return (
+        not (case.slot_known and case.rec.has(tp.MSR))
+        and case.stale.proves
+        and (life["entries_after"] or 0) >= MIN_ENTRIES
+        and (life["progress"] or 0) > case.stale.told
+    )
+
+
 def _why_not_lost(case: Case, life: Row) -> str:
     if life["completed"] is None and life["finished"] is None:
         return "page still on its way: no kvm_async_pf_completed"
     if (life["slot_free"] or 0) <= case.stale.told < (life["progress"] or 0):
         return "page-ready slot taken by a delivery that was not ACKed"
+    if _not_handed_over(case, life):
+        return "page-ready slot taken: record kvm:kvm_msr, which shows the ACKs, and kvm:kvm_apic_accept_irq"
     return "still on its way: the vCPU had too little time or too few entries after completed"
 
 
@@ -218,6 +236,7 @@ LOST_WAKEUP = Rule(
     "(kvm_entry at rip 0xfff0, INIT) or the VM's end; a CR0 write that leaves PG alone; a ready whose record was "
     "lost. Repaired: an accept or ACK implies the ready; a new life of the gfn implies the end of the old one.",
     needs=(tp.NOT_PRESENT, tp.READY, tp.COMPLETED),
+    stand_ins={tp.COMPLETED: (tp.QUEUE_WORK, tp.EXECUTE_START, tp.EXECUTE_END)},
     helps=(tp.ENTRY, tp.EXIT, tp.MSR, tp.ACCEPT, tp.INJ_EXCEPTION, tp.SMM, tp.CR),
     remedy="Record a kprobe on kvm_clear_async_pf_completion_queue, kvm:kvm_smm_transition and kvm:kvm_cr; check "
     "that the host has the fixes below.",
@@ -237,7 +256,8 @@ IN_FLIGHT = Rule(
     ),
     title="Open at the end of the trace",
     means="Nothing yet: the page was on its way when the record ended.",
-    shown_by="not_present without an end, and no proof that the life is stuck.",
+    shown_by="not_present without an end, and no proof that the life is stuck. A warning where it is far older than "
+    "usual and not completed; or completed, and the vCPU ran on for long, but nothing tells whether the slot was free.",
     look_alikes="lost-wakeup, which needs that proof.",
     needs=(tp.NOT_PRESENT, tp.READY),
     helps=(tp.COMPLETED, tp.ENTRY),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.builders.story import ANSWER, MSR_EN, Story
 from tests.model import histories
 from tests.model.histories import PAGE, STUCK_FOR
@@ -39,6 +41,33 @@ class TestInFlight:
         (finding,) = found(analyse(story), "in-flight")
         assert (finding["severity"], finding["confidence"]) == ("warning", "possible")
         assert finding["cause"] == "the worker has not answered"
+
+    @pytest.mark.parametrize(
+        "off", [("kvm_msr",), ("kvm_msr", "kvm_apic_accept_irq", "kvm_inj_exception", "kvm_inj_virq")]
+    )
+    def test_found_as_a_warning_where_nothing_tells_whether_the_slot_was_free(
+        self, off: tuple[str, ...]
+    ) -> None:
+        """A delivery that was never ACKed may keep them all back, or they are lost: quiet is wrong for both."""
+        story = Story()
+        calm(story)
+        tokens = [story.pv_life(at=LATER + n * MS, without=ANSWER) for n in range(5)]
+        story.progress(start=LATER + 10 * MS, end=LATER + STUCK_FOR)
+        analysis = analyse(story, off=off)
+        findings = found(analysis, "in-flight")
+        assert [f["token"] for f in findings] == tokens
+        assert {(f["severity"], f["confidence"]) for f in findings} == {("warning", "possible")}
+        assert {f["cause"] for f in findings} == {"not handed over, or the page-ready slot is taken"}
+        assert analysis.verdict == "warnings"
+        assert not rules(analysis, "error")
+
+    def test_quiet_there_about_a_young_one(self) -> None:
+        story = Story()
+        calm(story)
+        story.pv_life(at=LATER, without=ANSWER)
+        story.progress(start=LATER + MS, end=LATER + 8 * MS, every=100 * US)
+        (finding,) = found(analyse(story, off=["kvm_msr"]), "in-flight")
+        assert (finding["severity"], finding["cause"]) == ("info", "the trace ends first")
 
     def test_found_for_every_vcpu(self) -> None:
         story = Story()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from apftrace.model import judge
 from tests.builders.story import ACK, ANSWER, Story
 from tests.model import histories
 from tests.model.histories import PAGE, STUCK_FOR
@@ -160,6 +161,19 @@ class TestLostWakeup:
     def test_found_although_records_were_lost_before_it(self) -> None:
         story = histories.lost_wakeup().lost(at=START + 30 * MS + 900 * US, cpu=0, count=1)
         assert [f["token"] for f in found(analyse(story), "lost-wakeup")] == [STUCK]
+
+    def test_found_where_only_the_end_of_the_work_tells_that_it_was_completed(self) -> None:
+        analysis = analyse(histories.lost_wakeup(), off=["kvm_async_pf_completed"])
+        assert [f["token"] for f in found(analysis, "lost-wakeup")] == [STUCK]
+        assert analysis.verdict == "anomaly"
+
+    def test_undecided_where_the_rule_cannot_look(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A stuck life is never counted among the cancelled of a clean trace."""
+        monkeypatch.setattr(judge, "CATALOGUE", [r for r in judge.CATALOGUE if r.id != "lost-wakeup"])
+        analysis = analyse(histories.lost_wakeup())
+        assert analysis.verdict == "undecided"
+        assert "1 stuck" in analysis.headline
+        assert "cancelled" not in analysis.headline
 
     def test_quiet_when_the_vcpu_hardly_ran(self) -> None:
         story = Story()
