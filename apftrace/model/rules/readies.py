@@ -15,6 +15,7 @@ from apftrace.model.rules.base import (
     LIKELY,
     POSSIBLE,
     PROVED,
+    TWIN,
     WARNING,
     Finding,
     Row,
@@ -75,15 +76,17 @@ def _spurious_ready(case: Case) -> Iterable[Finding]:
 
 def _duplicate_ready(case: Case) -> Iterable[Finding]:
     for ready in rows(case.readies.filter((pl.col("answer") == "again") & ~pl.col("blind"))):
+        twin = ready["first_ready"] == ready["ready"]
         twice = _of_ready(
             ready,
             severity=ERROR,
-            confidence=PROVED,
+            confidence=LIKELY if twin else PROVED,
             message=f"second ready of token {hexed(ready['token'])} without a new not_present",
             ruled_out=[
                 "token wrap: no not_present of the token between",
                 "record loss between the two readies: none",
             ],
+            not_ruled_out=[TWIN] if twin else [],
         )
         twice["seqs"] = [ready["life"], ready["first_seq"], ready["seq"]]
         yield twice

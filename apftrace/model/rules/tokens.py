@@ -8,7 +8,7 @@ import polars as pl
 
 from apftrace.model import tracepoints as tp
 from apftrace.model.loss import overlaps_blind
-from apftrace.model.rules.base import ERROR, LIKELY, PROVED, WARNING, Finding, Rule, about, hexed, rows
+from apftrace.model.rules.base import ERROR, LIKELY, PROVED, TWIN, WARNING, Finding, Rule, about, hexed, rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -22,7 +22,9 @@ def _token_reuse(case: Case) -> Iterable[Finding]:
     # A later life of the page ends the earlier one only if its token was free by then.
     answered = pl.coalesce("ready", "implied_ts").alias("ended")
     given_again = pl.col("not_present").shift(-1).over("tid", "token").alias("given_again")
-    uses = case.lives.select("life", "tid", "token", "use", "not_present", answered, "cleared", given_again)
+    # A broadcast wakes whoever slept on the token: of what was enabled, resumed or restored then, ids begin anew.
+    cleared = pl.min_horizontal("cleared", "woken_all").alias("cleared")
+    uses = case.lives.select("life", "tid", "token", "use", "not_present", answered, cleared, given_again)
     still_open = ~(pl.coalesce("ended", "cleared") <= pl.col("given_again")).fill_null(value=False)
     doubtful = uses.filter(pl.col("given_again").is_not_null() & still_open).select("tid", "token").unique()
     uses = uses.join(doubtful, on=["tid", "token"], how="semi").sort("tid", "token", "life")
@@ -33,17 +35,19 @@ def _token_reuse(case: Case) -> Iterable[Finding]:
     over = pl.coalesce("before_ended", "before_cleared") <= pl.col("not_present")
     again = uses.filter((pl.col("use") > 1) & ~over.fill_null(value=False)).sort("life")
     again = overlaps_blind(case.rec, again, "before_not_present", "not_present", "blind")
-    again = again.filter(~pl.col("blind")).select("life", "before_life")
+    again = again.filter(~pl.col("blind")).select("life", "before_life", "before_not_present")
     for life in rows(again.join(case.lives, on="life", how="left", maintain_order="left")):
+        twin = life["before_not_present"] == life["not_present"]
         finding = about(
             life,
             severity=ERROR,
-            confidence=PROVED,
+            confidence=LIKELY if twin else PROVED,
             message=f"not_present reuses token {hexed(life['token'])} while an earlier life of it is open",
             ruled_out=[
                 "another VM: both come from one vCPU thread",
                 "record loss: none since the earlier life began",
             ],
+            not_ruled_out=[TWIN] if twin else [],
         )
         finding["seqs"] = [life["before_life"], life["life"]]
         yield finding

@@ -6,6 +6,7 @@ import polars as pl
 import pytest
 
 from tests.builders.story import ACK, MSR_EN, MSR_INT, Story
+from tests.builders.tracedat import Event
 from tests.model import histories
 from tests.model.histories import PAGE, take_interrupts
 from tests.model.support import (
@@ -128,6 +129,16 @@ class TestDuplicateReady:
         story = histories.duplicate_ready()
         ready(story, at=LATER + 3 * MS, token=LAST)
         assert len(found(analyse(story), "duplicate-ready")) == 2
+
+    def test_found_with_doubt_where_a_record_may_stand_there_twice(self) -> None:
+        story = Story()
+        token = story.pv_life(at=START)
+        story.records += [r for r in story.records if isinstance(r, Event) and r.name == "kvm_async_pf_ready"]
+        (finding,) = found(analyse(story), "duplicate-ready")
+        assert (finding["token"], finding["confidence"]) == (token, "likely")
+        assert finding["not_ruled_out"] == [
+            "one record that stands in the trace twice: both bear the same stamp"
+        ]
 
     def test_quiet_when_the_token_has_a_new_life(self) -> None:
         story = Story()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tests.builders.story import ANSWER, Story
+from tests.builders.tracedat import Event
 from tests.model import histories
 from tests.model.histories import PAGE, STUCK_FOR
 from tests.model.support import (
@@ -49,6 +50,25 @@ class TestTokenReuse:
         story.pv_life(at=LATER, token=TOKEN, gva=PAGE, without=ANSWER)
         story.pv_life(at=LATER + MS, token=TOKEN, gva=PAGE + 0x1000)
         assert [f["ts"] for f in found(analyse(story), "token-reuse")] == [LATER + MS]
+
+    def test_quiet_when_a_broadcast_lies_between(self) -> None:
+        """A restored VM, whose MSR writes were not recorded: its ids begin anew, and who slept was woken."""
+        story = Story()
+        calm(story)
+        story.pv_life(at=LATER, token=TOKEN, gva=PAGE, without=ANSWER)
+        story.enable(at=LATER + MS)
+        story.pv_life(at=LATER + 2 * MS, token=TOKEN, gva=PAGE + 0x1000)
+        assert not found(analyse(story, off=["kvm_msr"]), "token-reuse")
+
+    def test_found_with_doubt_where_a_record_may_stand_there_twice(self) -> None:
+        story = histories.token_reuse()
+        story.records = [r for r in story.records if not (isinstance(r, Event) and r.ts >= LATER + MS)]
+        story.records += [r for r in story.records if isinstance(r, Event) and r.fields.get("token") == TOKEN]
+        (finding,) = found(analyse(story), "token-reuse")
+        assert (finding["severity"], finding["confidence"]) == ("error", "likely")
+        assert finding["not_ruled_out"] == [
+            "one record that stands in the trace twice: both bear the same stamp"
+        ]
 
     def test_quiet_after_the_wrap_of_ids(self) -> None:
         story = Story()
