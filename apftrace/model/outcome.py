@@ -41,6 +41,9 @@ _CLEARS: dict[str, pl.DataType] = {
 }
 _PROGRESS = ("since", "last_run", "entries_after", "progress", "slot_free")
 
+BY_NEXT_LIFE = "ended before the next life of its gfn"
+"""A repair that tells that KVM was through with a life, not whether the guest was told."""
+
 UNMEASURED_AGE_NS = 1_000_000_000
 """Age that counts as stuck where no life closed to tell what is usual."""
 
@@ -109,7 +112,7 @@ def with_repairs(lives: pl.DataFrame, delivered: pl.DataFrame) -> pl.DataFrame:
         .when(unread & pl.col("implied").is_not_null())
         .then(pl.lit("ready implied by ") + pl.col("implied"))
         .when(unread & pl.col("next_of_gfn").is_not_null())
-        .then(pl.lit("ended before the next life of its gfn"))
+        .then(pl.lit(BY_NEXT_LIFE))
         .alias("repaired"),
         pl.coalesce("ready", "implied_ts", "next_of_gfn").alias("ended"),
     )
@@ -299,7 +302,15 @@ def with_outcome(
 
     Without kvm_async_pf_ready in the trace a life that nothing else shows to have ended is undecided. Where
     nothing tells when the slot was taken (``slot_known``), only later lives that were answered show it free.
+    That KVM was through with a life before the next one of its gfn makes it answered where its ready may be among
+    the lost records; in a record without a gap KVM may as well have dropped it with its queue.
     """
+    gone = (pl.col("repaired") == BY_NEXT_LIFE).fill_null(value=False)
+    untold = gone & ~pl.col("tainted") & pl.lit(ready_traced)
+    # What took it off the queue must lie before the next life of its gfn.
+    cleared, woken = (
+        pl.col(c).is_not_null() & (~gone | (pl.col(c) <= pl.col("ended"))) for c in ("cleared", "woken_all")
+    )
     stuck = (
         (pl.col("entries_after") >= MIN_ENTRIES)
         & (pl.col("progress") > stale.told)
@@ -317,28 +328,35 @@ def with_outcome(
         pl.col("cleared_entries").is_not_null() & ~pl.col("dated")
     )
     return lives.with_columns(
-        pl.when(pl.col("ready").is_not_null() | pl.col("repaired").is_not_null())
+        pl.when(
+            pl.col("ready").is_not_null()
+            | (pl.col("repaired").is_not_null() & ~untold & ~(gone & (cleared | woken)))
+        )
         .then(pl.lit("answered"))
-        .when(done & stuck & ~restarted)
+        .when(done & stuck & ~restarted & ~gone)
         .then(
             pl.when(pl.col("tainted") | pl.lit(not ready_traced))
             .then(pl.lit("undecided"))
             .otherwise(pl.lit("lost"))
         )
-        .when(pl.col("cleared").is_not_null())
+        .when(cleared)
         .then(pl.lit("cancelled"))
-        .when(pl.col("woken_all").is_not_null())
+        .when(woken)
         .then(pl.lit("woken_by_all"))
-        .when(pl.col("tainted") | pl.lit(not ready_traced))
+        .when(pl.col("tainted") | pl.lit(not ready_traced) | untold)
         .then(pl.lit("undecided"))
         .otherwise(pl.lit("in_flight"))
         .alias("outcome")
     ).with_columns(
         pl.when(pl.col("outcome") == "lost").then(pl.lit("lost-wakeup")).alias("lost_rule"),
+        pl.when(~gone | (pl.col("outcome") == "answered")).then("repaired").alias("repaired"),
+        pl.when(gone & (pl.col("outcome") == "undecided")).then("ended").alias("forgotten"),
         pl.when(pl.col("outcome") == "answered")
         .then(pl.coalesce("acked", "injected", "accepted", "ended"))
         .when(pl.col("outcome").is_in(["cancelled", "woken_by_all"]))
         .then(pl.coalesce("cleared", "woken_all"))
+        .when(gone)
+        .then("ended")
         .otherwise(pl.max_horizontal("last_run", "completed", "not_present"))
         .alias("end"),
     )

@@ -6,7 +6,7 @@ import pytest
 
 from tests.builders.story import ACK, ANSWER, WORKQUEUE, Story
 from tests.model.histories import PAGE, STUCK_FOR
-from tests.model.support import LATER, MS, US, analyse, calm, life, lines, outcomes, rules, total
+from tests.model.support import LATER, MS, US, analyse, calm, found, life, lines, outcomes, rules, total
 
 LATE = 0x15000
 
@@ -39,11 +39,35 @@ def test_a_new_life_of_the_page_implies_the_end_of_the_old() -> None:
     # R14: a gfn is outstanding once per vCPU.
     story = after_calm(ANSWER)
     story.pv_life(at=LATER + 300 * MS, gva=PAGE)
-    analysis = analyse(story)
+    analysis = analyse(story.lost(at=LATER + 2 * MS, cpu=0, count=4))
     row = life(analysis, LATE)
     assert (row["outcome"], row["repaired"]) == ("answered", "ended before the next life of its gfn")
     assert row["end"] <= LATER + 300 * MS
     assert not rules(analysis, "error")
+
+
+def test_how_it_ended_is_undecided_where_no_record_was_lost() -> None:
+    """Either its ready was not recorded all the same, or KVM dropped it: R20, which hosts did on SMM."""
+    story = after_calm(ANSWER)
+    story.pv_life(at=LATER + 300 * MS, gva=PAGE)
+    analysis = analyse(story)
+    row = life(analysis, LATE)
+    assert (row["outcome"], row["repaired"], row["end"]) == ("undecided", None, LATER + 300 * MS)
+    assert not rules(analysis, "error")
+    assert analysis.verdict == "undecided"
+    (finding,) = found(analysis, "events-lost")
+    assert finding["cause"] == "over for KVM without a ready"
+    assert "a lost wakeup: KVM dropped it with its queue" in finding["not_ruled_out"]
+    assert total(analysis)["balanced"]
+
+
+def test_a_life_that_the_guest_gave_up_was_cancelled_whatever_came_later() -> None:
+    story = after_calm(ANSWER)
+    story.disable(at=LATER + 250 * MS).enable(at=LATER + 260 * MS)
+    story.pv_life(at=LATER + 300 * MS, gva=PAGE)
+    analysis = analyse(story)
+    assert (life(analysis, LATE)["outcome"], life(analysis, LATE)["repaired"]) == ("cancelled", None)
+    assert total(analysis)["balanced"]
 
 
 def test_a_new_life_of_the_page_on_another_vcpu_implies_nothing() -> None:

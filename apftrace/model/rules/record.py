@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from apftrace.model import tracepoints as tp
-from apftrace.model.rules.base import INFO, POSSIBLE, PROVED, WARNING, Finding, Rule, about, hexed, rows
+from apftrace.model.rules.base import INFO, POSSIBLE, PROVED, WARNING, Finding, Row, Rule, about, hexed, rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -37,20 +37,17 @@ def _events_lost(case: Case) -> Iterable[Finding]:
             "seqs": [],
         }
     for life in rows(case.lives.filter((pl.col("outcome") == "undecided") & pl.col("lost_rule").is_null())):
+        cause, why = _why_undecided(life)
         yield about(
             life,
             severity=WARNING,
             confidence=POSSIBLE,
-            cause="records may be missing while it was open"
-            if life["tainted"]
-            else "no ready in the whole trace",
-            message=f"token {hexed(life['token'])} is undecided: it has no ready, "
-            + (
-                "but its vCPU may have been where records were lost or no CPU was recorded"
-                if life["tainted"]
-                else "and neither has any other fault: the tracepoint was off, or none was answered"
-            ),
-            not_ruled_out=["a ready whose record was lost"],
+            cause=cause,
+            message=f"token {hexed(life['token'])} is undecided: it has no ready, {why}",
+            not_ruled_out=[
+                "a ready whose record was lost",
+                *(["a lost wakeup: KVM dropped it with its queue"] if life["forgotten"] is not None else []),
+            ],
         )
     for ready in rows(case.readies.filter(pl.col("answer") == "undecided")):
         yield {
@@ -66,6 +63,23 @@ def _events_lost(case: Case) -> Iterable[Finding]:
             "seqs": [ready["seq"]],
             "not_ruled_out": ["a not_present whose record was lost"],
         }
+
+
+def _why_undecided(life: Row) -> tuple[str, str]:
+    if life["tainted"]:
+        return (
+            "records may be missing while it was open",
+            "but its vCPU may have been where records were lost or no CPU was recorded",
+        )
+    if life["forgotten"] is not None:
+        return (
+            "over for KVM without a ready",
+            "but its page faulted again, so that it was over for KVM; nothing shows that the guest was told",
+        )
+    return (
+        "no ready in the whole trace",
+        "and neither has any other fault: the tracepoint was off, or none was answered",
+    )
 
 
 def _unbalanced(case: Case) -> Iterable[Finding]:
