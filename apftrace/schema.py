@@ -284,6 +284,8 @@ ACCOUNTING = Table(
         Column("not_present", "i64", "", "kvm_async_pf_not_present hits."),
         Column("repeated", "i64", "", "kvm_async_pf_repeated_fault hits."),
         Column("refused", "i64", "", "try hits with neither."),
+        Column("headless", "i64", "", "not_present and repeated hits whose try lies before the trace."),
+        Column("cut", "i64", "", "try hits of which the trace ends before it tells what they became."),
         Column("ready", "i64", "", "kvm_async_pf_ready hits, broadcasts apart."),
         Column("wake_all", "i64", "", "Broadcast readies (token 0xffffffff)."),
         Column("answered", "i64", "", "Lives with outcome answered."),

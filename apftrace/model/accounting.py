@@ -73,7 +73,9 @@ def account(
     broken = [_broken(rec, row, max(1, threads.height)) for row in table.iter_rows(named=True)]
     return ACCOUNTING.conform(
         table.with_columns(
-            pl.Series("broken", broken, pl.List(pl.String)), pl.Series("balanced", [not b for b in broken])
+            pl.col("headless") + pl.col("headless_repeated"),
+            pl.Series("broken", broken, pl.List(pl.String)),
+            pl.Series("balanced", [not b for b in broken]),
         )
     )
 

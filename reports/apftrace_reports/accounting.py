@@ -21,20 +21,27 @@ class AccountingLine:
     Attributes:
         left: terms before the sign, name and number; null where the trace does not tell.
         right: terms after it.
+        broken: the model found that it does not hold.
         note: what the equation leaves open, or nothing.
     """
 
     left: tuple[Term, ...]
     right: tuple[Term, ...]
+    broken: bool
     note: str = ""
 
     @property
     def sign(self) -> str:
-        """``=`` or ``!=`` by the numbers; ``?`` when one is unknown."""
+        """``=``, ``~`` where the note says how far the sides may lie apart, ``!=``, or ``?`` where nobody can tell."""
+        if self.broken:
+            return "!="
         numbers = [number for _, number in (*self.left, *self.right)]
         if None in numbers:
             return "?"
-        return "=" if _sum(self.left) == _sum(self.right) else "!="
+        if self.note:
+            return "~"
+        # A sum that the model does not check, for want of a tracepoint, is not said to hold.
+        return "=" if _sum(self.left) == _sum(self.right) else "?"
 
     def equation(self) -> str:
         """Return ``try 567 = not_present 548 + repeated 19 + refused 0``."""
@@ -42,11 +49,24 @@ class AccountingLine:
         return f"{text} ({self.note})" if self.note else text
 
 
-# Column names of table ``accounting``. The third identity of the model (delivered = acks + at most one
-# per vCPU) is an inequality: the vCPUs of the last line may each hold one delivery that is not ACKed yet.
-_IDENTITIES: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
-    (("try",), ("not_present", "repeated", "refused")),
-    (("not_present",), ("answered", "cancelled", "in_flight", "lost", "undecided")),
+@dataclass(frozen=True)
+class _Identity:
+    # ``seldom`` are terms that a reader sees only where they count.
+    left: tuple[str, ...]
+    right: tuple[str, ...]
+    seldom: frozenset[str] = frozenset()
+    note: str = ""
+
+
+_NAMES = {"headless": "begun before the trace", "cut": "cut off by its end"}
+_IDENTITIES = (
+    _Identity(
+        ("try", "headless"), ("not_present", "repeated", "refused", "cut"), frozenset({"headless", "cut"})
+    ),
+    _Identity(("not_present",), ("answered", "cancelled", "in_flight", "lost", "undecided")),
+    _Identity(
+        ("delivered",), ("acks",), note="at most one per vCPU may wait for its ACK, or have had it before"
+    ),
 )
 
 
@@ -64,8 +84,16 @@ def accounting_lines(accounting: pl.DataFrame) -> tuple[AccountingLine, ...]:
     total = total_row(accounting)
     if total is None:
         return ()
-    lines = [AccountingLine(_terms(total, left), _terms(total, right)) for left, right in _IDENTITIES]
-    return (*lines, _deliveries(total))
+    return tuple(_line(total, identity) for identity in _IDENTITIES)
+
+
+def _line(total: dict[str, Any], identity: _Identity) -> AccountingLine:
+    left, right = (
+        tuple((_NAMES.get(c, c), total[c]) for c in side if total[c] or c not in identity.seldom)
+        for side in (identity.left, identity.right)
+    )
+    broken = any(text.startswith(f"{identity.left[0]} ") for text in total["broken"] or ())
+    return AccountingLine(left, right, broken, identity.note)
 
 
 def broken_identities(accounting: pl.DataFrame) -> tuple[str, ...]:
@@ -80,20 +108,6 @@ def broken_identities(accounting: pl.DataFrame) -> tuple[str, ...]:
 def total_row(accounting: pl.DataFrame) -> dict[str, Any] | None:
     """Return the row of all vCPUs together (tid null), or null."""
     return next((row for row in accounting.iter_rows(named=True) if row["tid"] is None), None)
-
-
-def _deliveries(total: dict[str, Any]) -> AccountingLine:
-    delivered, acks = total["delivered"], total["acks"]
-    known = delivered is not None and acks is not None
-    # An ACK at the head of a trace, or after a gap, answers a delivery that is not in the record.
-    unseen = max(0, acks - delivered) if known else 0
-    left: tuple[Term, ...] = (("delivered", delivered),)
-    if unseen:
-        left += (("delivered out of sight", unseen),)
-    waiting = delivered + unseen - acks if known else None
-    return AccountingLine(
-        left, (("acks", acks), ("not yet acked", waiting)), "at most one per vCPU may wait for its ACK"
-    )
 
 
 def _terms(row: dict[str, Any], names: tuple[str, ...]) -> tuple[Term, ...]:
