@@ -191,6 +191,7 @@ class Analysis:
         excerpts: raw trace lines around the worst findings, by finding id.
         stories: the slowest lives, the slowest first.
         redacted: whether names, addresses and paths are pseudonyms.
+        unread: inputs that were named beside these and could not be read; ``unsafe`` says why.
     """
 
     inputs: tuple[Input, ...]
@@ -210,6 +211,7 @@ class Analysis:
     excerpts: dict[str, tuple[str, ...]] = field(default_factory=dict)
     stories: tuple[Story, ...] = ()
     redacted: bool = False
+    unread: tuple[str, ...] = ()
 
     def write(self, path: str | Path, format: str | None = None) -> None:  # noqa: A002
         """Write a report; ``format`` defaults to what the suffix of ``path`` says.

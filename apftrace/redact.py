@@ -73,6 +73,7 @@ def redacted(analysis: Analysis) -> Analysis:
         stories=tuple(redactor.story(story) for story in analysis.stories),
         losses=tuple(replace(loss, machine=redactor.guest(loss.machine)) for loss in analysis.losses),
         guests=tuple(redactor.link(link) for link in analysis.guests),
+        unread=tuple(redactor.trace(path) for path in analysis.unread),
         excerpts={
             finding: tuple(redactor.raw(line) for line in lines)
             for finding, lines in analysis.excerpts.items()
@@ -111,9 +112,11 @@ class _Redactor:
     def _meet(self, analysis: Analysis) -> None:
         # All names must be known before the first text: a note may speak of a guest of a later input.
         for one in analysis.inputs:
-            self._trace(one.path)
+            self.trace(one.path)
             self.guest(one.machine)
             self._kernel(one.kernel)
+        for path in analysis.unread:
+            self.trace(path)
         for frame in (analysis.vcpus, analysis.faults, analysis.findings, analysis.accounting):
             for column in ("machine", "vm"):
                 for name in frame[column].drop_nulls().unique(maintain_order=True):
@@ -130,7 +133,7 @@ class _Redactor:
         for comm in comms:
             self.comm(comm)
 
-    def _trace(self, path: str) -> str:
+    def trace(self, path: str) -> str:
         pseudonym = self._traces(path)
         name = PurePath(path).name
         if name:
@@ -150,7 +153,8 @@ class _Redactor:
     def input(self, one: Input) -> Input:
         return replace(
             one,
-            path=self._trace(one.path),
+            path=self.trace(one.path),
+            format=self.sentence(one.format),
             machine=self.guest(one.machine),
             kernel=self._kernel(one.kernel),
             notes=tuple(self.sentence(note) for note in one.notes),

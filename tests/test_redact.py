@@ -146,6 +146,22 @@ def test_one_name_has_one_pseudonym():
     assert hidden.inputs[0].sha256 is None
 
 
+def test_a_merged_report_and_an_unreadable_input_tell_no_name():
+    base = analysis()
+    merged = replace(
+        base.inputs[0], format=f"text of trace-cmd report (merged), lines of {HOST}", machine=HOST
+    )
+    broken = replace(
+        base,
+        inputs=(*base.inputs, merged),
+        unread=("acme-guest.dat",),
+        unsafe=("not read: acme-guest.dat: cut off",),
+    )
+    hidden = redacted(broken)
+    assert "acme" not in hidden.inputs[-1].format + hidden.unsafe[0] + hidden.unread[0]
+    assert hidden.unsafe[0] == f"not read: {hidden.unread[0]}: cut off"
+
+
 def test_excerpts_keep_their_shape():
     assert redacted(analysis()).excerpts["lost-wakeup-1"][1] == (
         "  comm-2-99   [002] d..2. 42.000002: sched_switch: prev_comm=comm-2 prev_pid=99 prev_prio=120"

@@ -88,7 +88,8 @@ def analysed(
         say(_line(problem))
     _refuse_unused(offsets, analysis, problems)
     missing = tuple(f"not read: {_line(problem)}" for problem in problems)
-    return replace(analysis, unsafe=(*analysis.unsafe, *missing))
+    unread = tuple(name for problem in problems if (name := _file_of(problem)) is not None)
+    return replace(analysis, unsafe=(*analysis.unsafe, *missing), unread=unread)
 
 
 def _refuse_unused(
@@ -114,6 +115,10 @@ def _opened(
         files.callback(source.close)
         out.append((name, source))
     return out
+
+
+def _file_of(problem: Exception) -> str | None:
+    return problem.path if isinstance(problem, TraceError) else getattr(problem, "filename", None)
 
 
 def _line(problem: Exception) -> str:
