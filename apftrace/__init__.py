@@ -11,7 +11,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from apftrace.api import ASYNC_PF_EVENTS, Trace, analyze, read_trace, scan_events
-from apftrace.errors import ApftraceError, ReportError, TraceError, TraceFormatError, TraceUnsupported
+from apftrace.errors import (
+    ApftraceError,
+    InputsError,
+    ReportError,
+    TraceError,
+    TraceFormatError,
+    TraceUnsupported,
+)
 
 if TYPE_CHECKING:
     from apftrace.analysis import Analysis
@@ -22,6 +29,7 @@ __all__ = (
     "ASYNC_PF_EVENTS",
     "Analysis",
     "ApftraceError",
+    "InputsError",
     "ReportError",
     "Trace",
     "TraceError",

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     import pyarrow as pa
@@ -115,7 +115,7 @@ def analyze(
 
     Raises:
         InputsError: the traces do not belong together: several hosts, or several guests without one.
-        ValueError: ``late_after_ns`` is below 0, or too long for any trace.
+        ValueError: ``late_after_ns`` is below 0, or too long for any trace; ``guests`` beside an opened trace.
     """
     from apftrace_parsers.clock import STAMP_LIMIT
 
@@ -126,6 +126,8 @@ def analyze(
     if not isinstance(trace, Trace):
         with read_trace(trace, guests=guests) as opened:
             return analyze(opened, late_after_ns=late_after_ns, tsc_offsets=tsc_offsets)
+    if guests:
+        raise ValueError("guests belong to read_trace where the trace is opened already")
     if not (trace.others or trace.guests or trace.source.machines):
         return analyse_source(trace.source, late_after=late_after_ns)
     from apftrace.inputs import session
@@ -149,10 +151,27 @@ def scan_events(path: str | Path, events: Sequence[str] = ASYNC_PF_EVENTS) -> pa
         path: the trace.
         events: ``event``, ``system:event`` or a glob of either.
 
+    The file is closed with the last batch.
+
     Raises:
         KeyError: the trace does not describe an event that is named without wildcard.
     """
+    import pyarrow as pa
+
     from apftrace.eventtable import reader
     from apftrace_parsers.registry import open_source
 
-    return reader(open_source(path), events)
+    source = open_source(path)
+    try:
+        events_of = reader(source, events)
+    except BaseException:
+        source.close()
+        raise
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        try:
+            yield from events_of
+        finally:
+            source.close()
+
+    return pa.RecordBatchReader.from_batches(events_of.schema, batches())

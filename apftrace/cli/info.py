@@ -117,7 +117,7 @@ def _rules(source: Source, result: PassResult) -> list[str]:
     kinds, _ = recorded_kinds(source, result)
     lines = ["  rules"]
     for rule in CATALOGUE:
-        missing = [NAMES[k] for k in rule.needs if k not in kinds]
+        missing = [*rule.missing_of_host(kinds)]
         missing += ["the guest too"] if rule.guest else []
         helps = [NAMES[k] for k in rule.helps if k not in kinds]
         state = "cannot look: record " + " ".join(missing) if missing else "can look"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -17,8 +19,6 @@ from tests.builders.story import Story
 from tests.model.support import FIVE, START, write
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from tests.cli.conftest import Run
 
 FORMATS = ("arrow", "parquet", "csv", "jsonl")
@@ -75,6 +75,19 @@ def test_stdout_holds_what_the_file_holds(run: Run, traces: Path, tmp_path: Path
         run("events", path, "--format", format_, "-o", "-").out
         == (tmp_path / f"events.{format_}").read_bytes()
     )
+
+
+def test_scan_events_closes_its_file(traces: Path) -> None:
+    def files() -> set[Path]:
+        return {fd.resolve() for fd in Path("/proc/self/fd").iterdir()}
+
+    path = traces / "calm.dat"
+    kept = apftrace.scan_events(path)
+    assert path.resolve() in files()
+    kept.read_all()
+    with contextlib.suppress(KeyError):
+        apftrace.scan_events(path, ["no_such_event"])
+    assert path.resolve() not in files()
 
 
 def test_the_arrow_stream_has_the_schema_of_scan_events(run: Run, traces: Path) -> None:

@@ -87,17 +87,21 @@ class Rule:
 
     def missing(self, case: Case) -> tuple[str, ...]:
         """Return what the rule needs and the trace does not have: names of tracepoints, a usable clock."""
-        missing = tuple(
-            tp.NAMES[k]
-            for k in self.needs
-            if not case.rec.has(k) and not (k in self.stand_ins and case.rec.has(*self.stand_ins[k]))
-        )
+        missing = self.missing_of_host(case.rec.recorded)
         if self.guest:
             missing += self._missing_of_guests(case)
         return (
             missing
             if case.rec.measures_time or not self.times
             else (*missing, "a trace clock that measures time")
+        )
+
+    def missing_of_host(self, recorded: frozenset[int]) -> tuple[str, ...]:
+        """Return the names of the tracepoints that the rule needs and the host's trace does not have."""
+        return tuple(
+            tp.NAMES[k]
+            for k in self.needs
+            if k not in recorded and not (k in self.stand_ins and recorded.issuperset(self.stand_ins[k]))
         )
 
     def _missing_of_guests(self, case: Case) -> tuple[str, ...]:
