@@ -189,6 +189,16 @@ class ReportData:
         """Number of all findings."""
         return sum(group.count for group in self.groups)
 
+    @property
+    def lacking(self) -> tuple[tuple[tuple[str, ...], tuple[str, ...]], ...]:
+        """What the record lacks and the rules that could not look for it, the most often missed first."""
+        rules: dict[tuple[str, ...], list[str]] = {}
+        for one in self.not_run:
+            rules.setdefault(one.missing, []).append(one.rule)
+        return tuple(
+            (missing, tuple(named)) for missing, named in sorted(rules.items(), key=lambda r: -len(r[1]))
+        )
+
 
 def time_unit(analysis: Analysis) -> str:
     """Return ``ticks`` when the host's trace counts in ticks, else ``ns``; guests are on its clock."""

@@ -160,10 +160,10 @@ def _environment(data: ReportData) -> list[str]:
 def _not_run(data: ReportData) -> list[str]:
     if not data.not_run:
         return []
-    out = ["", "### Not looked for", "", "These rules lack a tracepoint:", ""]
+    out = ["", "### Not looked for", "", "What was not recorded, and the rules that need it:", ""]
     return out + [
-        f"- {code_span(one.rule)} needs {', '.join(code_span(event) for event in one.missing)}"
-        for one in data.not_run
+        f"- {', '.join(map(code_span, missing))}: {', '.join(map(code_span, named))}"
+        for missing, named in data.lacking
     ]
 
 

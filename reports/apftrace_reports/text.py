@@ -91,7 +91,7 @@ def _findings(data: ReportData) -> list[str]:
             out += _finding(finding, data, with_excerpt=with_excerpt)
             excerpt_due = excerpt_due and not with_excerpt
         if group.count > len(shown):
-            out.append(f"  ... and {count(group.count - len(shown))} more; every one is in the JSON report")
+            out.append(f"  ... and {count(group.count - len(shown))} more; --format json tells them all")
         out += _advice(group.words)
     return out
 
@@ -110,7 +110,7 @@ def _group_head(group: Group, unit: str) -> list[str]:
 def _advice(words: RuleWords) -> list[str]:
     out = _fact("means", words.means) if words.means else []
     out += _fact("next", words.remedy) if words.remedy else []
-    return out + [line for bug in words.bugs for line in _fact("known bug", bug)]
+    return out + [line for bug in words.bugs for line in _fact("see also", bug)]
 
 
 def _finding(finding: Finding, data: ReportData, *, with_excerpt: bool) -> list[str]:
@@ -153,7 +153,7 @@ def _excerpt(finding: Finding, unit: str) -> list[str]:
             kept = more
     whole = len(kept) == len(records)
     head = (
-        "raw records:" if whole else f"raw records, {len(kept)} of {len(records)}; the HTML report has all:"
+        "raw records:" if whole else f"raw records, {len(kept)} of {len(records)}; --format html shows all:"
     )
     return [f"    {head}", *_with_holes(records, kept)]
 
@@ -302,9 +302,9 @@ def _events(one: InputFacts) -> list[str]:
 def _not_run(data: ReportData) -> list[str]:
     if not data.not_run:
         return []
-    out = ["NOT LOOKED FOR  these rules lack a tracepoint"]
-    for one in data.not_run:
-        out += wrap(f"{one.rule}: needs {', '.join(one.missing)}", WIDTH, "  ", "    ")
+    out = ["NOT LOOKED FOR  what was not recorded, and the rules that need it"]
+    for missing, named in data.lacking:
+        out += wrap(f"{', '.join(missing)}: {' '.join(named)}", WIDTH, "  ", "    ")
     return out
 
 

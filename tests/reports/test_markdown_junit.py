@@ -39,7 +39,7 @@ def test_markdown_tells_the_worst_with_raw_records():
     assert "#### error: lost-wakeup: token 0x26b001 waited 21.0 ms for its ready\n" in text
     assert "\n      4211.002000000 [002] 4711 kvm_async_pf_not_present: token 0x26b002 gva" in text
     assert "- `try 444 = not_present 425 + repeated 19 + refused 0`\n" in text
-    assert "- `refault-loop` needs `kvm_page_fault`" in text
+    assert "- `kvm_page_fault`: `refault-loop`" in text
 
 
 def test_markdown_folds_raw_records_but_the_first():

@@ -107,7 +107,7 @@ def test_a_rule_says_what_it_means_and_what_to_do():
     told = " ".join(text.split())
     assert f"means {words.means}" in told
     assert f"next {words.remedy}" in told
-    assert all(f"known bug {bug}" in told for bug in words.bugs)
+    assert all(f"see also {bug}" in told for bug in words.bugs)
 
 
 def test_a_rule_without_words_is_told_by_its_id():
@@ -155,7 +155,7 @@ def test_a_record_that_fits_stays_whole():
 
 def test_a_long_excerpt_keeps_its_ends_and_counts_the_rest():
     lines = raw(records(40, "gva 1"))
-    assert lines[0] == "    raw records, 19 of 40; the HTML report has all:"
+    assert lines[0] == "    raw records, 19 of 40; --format html shows all:"
     assert len(lines) == 21
     assert lines[11] == "      ... 21 more ..."
     assert lines[1] == f"    {records(1, 'gva 1')[0]}"
@@ -204,7 +204,7 @@ def test_the_rest_of_a_rule_is_counted(severity, shown):
     rows = [finding(number, "late-wakeup", severity) for number in range(9)]
     text = render(analyses.analysis([], rows))
     assert text.count("\n  * late-wakeup") == shown
-    assert f"... and {9 - shown} more; every one is in the JSON report" in text
+    assert f"... and {9 - shown} more; --format json tells them all" in text
 
 
 def test_a_group_says_when_and_where():
@@ -225,7 +225,7 @@ def test_long_evidence_is_cut_and_counted():
 def test_no_finding_does_not_hide_what_was_not_looked_for():
     text = render(analyses.empty())
     assert "No rule found anything. 1 rule could not look, see the end." in text
-    assert text.endswith("  late-wakeup: needs kvm_exit, kvm_entry\n")
+    assert text.endswith("  kvm_exit, kvm_entry: late-wakeup\n")
 
 
 def test_no_life_is_a_sentence_not_an_empty_table():
