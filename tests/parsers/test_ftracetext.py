@@ -110,11 +110,13 @@ TEXTS: list[tuple[str, str, tuple[int, int, int]]] = [
     ("kvm_entry", "vcpu 1, rip 0xffffffff81a592eb[immediate exit]", (1, -0x7E5A6D15, 0)),
     ("kvm_entry", "vcpu 1 rip 0xffffffff81a592eb", (1, -0x7E5A6D15, 0)),
     ("kvm_entry", "vcpu 1", (1, 0, 0)),
-    ("kvm_exit", "vcpu 0 reason hlt rip 0x1 info1 0x0 info2 0x0 intr_info 0x0 error_code 0x0", (0x78, 0, 0)),
-    ("kvm_exit", "vcpu 0 reason HLT rip 0x1 info1 0x0", (12, 0, 0)),
-    ("kvm_exit", "reason EXIT_HLT rip 0x1 info 0 0", (0x78, 0, 0)),
-    ("kvm_exit", "reason EXIT_NPF rip 0x1 info 100000004 13f16880", (-1, 0, 0)),
-    ("kvm_exit", "vcpu 0 reason EPT_VIOLATION rip 0x1", (-1, 0, 0)),
+    ("kvm_exit", "vcpu 0 reason hlt rip 0x1 info1 0x0 info2 0x0 intr_info 0x0 error_code 0x0", (0x78, 2, 0)),
+    ("kvm_exit", "vcpu 0 reason HLT rip 0x1 info1 0x0", (12, 1, 0)),
+    ("kvm_exit", "vcpu 0 reason vintr rip 0x1 info1 0x0", (0x64, 2, 0)),
+    ("kvm_exit", "vcpu 0 reason INTERRUPT_WINDOW rip 0x1 info1 0x0", (7, 1, 0)),
+    ("kvm_exit", "reason EXIT_HLT rip 0x1 info 0 0", (0x78, 2, 0)),
+    ("kvm_exit", "reason EXIT_NPF rip 0x1 info 100000004 13f16880", (-1, 2, 0)),
+    ("kvm_exit", "vcpu 0 reason EPT_VIOLATION rip 0x1", (-1, 1, 0)),
     ("kvm_exit", "exit_reason=120 guest_rip=0x1 isa=2 info1=0x0", (120, 2, 0)),
     ("kvm_msr", "msr_write 4b564d07 = 0x1", (1, tp.MSR_ACK, 1)),
     ("kvm_msr", "msr_read 832 = 0x0 (#GP)", (0, 0x832, 0)),
@@ -224,7 +226,7 @@ def test_what_is_asked_for_and_not_there(tmp_path: Path) -> None:
     source = open_source(written(tmp_path, line("kvm_exit", "vcpu 0 reason npf rip 0x1")))
     exit_, repeated = source.resolve([tp.PICKS[tp.EXIT], tp.PICKS[tp.REPEATED]])
     assert exit_ is not None
-    assert (exit_.event, exit_.fields) == ("kvm_exit", ("exit_reason", None, None))
+    assert (exit_.event, exit_.fields) == ("kvm_exit", ("exit_reason", "isa", None))
     assert repeated is None
     with pytest.raises(KeyError):
         source.tables(["kvm_entry"], PassResult())

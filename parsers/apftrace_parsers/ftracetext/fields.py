@@ -170,8 +170,13 @@ def _plugin_state(text: bytes) -> int:
     return sum({_PLUGIN_STATES.get(c, 0) for c in text})
 
 
-# SVM_EXIT_HLT and EXIT_REASON_HLT: the only reason that anything here asks for.
-_HLT = {b"hlt": 0x78, b"EXIT_HLT": 0x78, b"HLT": 12}
+_VMX, _SVM = 1, 2
+# The reasons that anything here asks for, as the kernel's symbols and those of trace-cmd's plugin print them: hlt, and
+# the window in which guest interrupts are on again.
+_EXITS = {
+    b"hlt": 0x78, b"EXIT_HLT": 0x78, b"HLT": 12,
+    b"vintr": 0x64, b"EXIT_VINTR": 0x64, b"INTERRUPT_WINDOW": 7, b"PENDING_INTERRUPT": 7,
+}  # fmt: skip
 _VECTORS = dict(
     zip(
         b"#DE #DB #NMI #BP #OF #BR #UD #NM #DF #TS #NP #SS #GP #PF #MF #AC #MC #XM".split(),
@@ -180,6 +185,11 @@ _VECTORS = dict(
     )
 )
 _RESULTS = {b"Ignored": 0, b"Failed": 1, b"Delayed": 2, b"Recovered": 3}
+
+
+def _isa(reason: bytes) -> int:
+    # Both print the exits of SVM in their own way, those of VMX in capitals.
+    return _SVM if reason.startswith(b"EXIT_") or reason.islower() else _VMX
 
 
 def _form(pattern: bytes, **readers: Callable[[bytes], int] | int) -> Form:
@@ -252,8 +262,9 @@ FORMS: dict[str, tuple[Form, ...]] = {
     ),
     "kvm_exit": (
         _form(
-            rb"(?:vcpu (?P<vcpu_id>\d{1,9}) )?reason (?P<exit_reason>\S{1,64})",
-            exit_reason=lambda name: _HLT.get(name, -1),
+            rb"(?:vcpu (?P<vcpu_id>\d{1,9}) )?reason (?=(?P<isa>\S{1,64}))(?P<exit_reason>\S{1,64})",
+            exit_reason=lambda name: _EXITS.get(name, -1),
+            isa=_isa,
         ),
     ),
     "kvm_msr": (
