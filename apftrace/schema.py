@@ -258,7 +258,12 @@ VCPUS = Table(
         Column("faults", "i64", "", "Lives."),
         Column("pv", "i64", "", "Lives of which the guest was told."),
         Column("halt", "i64", "", "Lives in which only the vCPU slept."),
-        Column("per_s", "f64", "1/s", "Lives per second between the trace's first and last event."),
+        Column(
+            "per_s",
+            "f64",
+            "1/s",
+            "Lives per second between the trace's first and last event; null where the clock counts ticks.",
+        ),
         Column("p50", "i64", "ns", "Median of total."),
         Column("p95", "i64", "ns", "95th percentile of total."),
         Column("p99", "i64", "ns", "99th percentile of total."),

@@ -40,11 +40,13 @@ def analyse_source(source: Source, *, late_after: int | None = None) -> Analysis
     """
     if source.info.peer is not None:
         return _guest_alone(source)
-    rec, result = _recorded(source, late_after)
+    threshold = late_after if _is_in_ns(source) else None
+    rec, result = _recorded(source, threshold)
     if not _serves_pages(rec) and _is_guest(source):
         return _guest_alone(source)
-    case = _correlated(source, rec, late_after)
-    return _concluded(source, case, (describe(source, rec, result),))
+    case = _correlated(source, rec, threshold)
+    analysis = _concluded(source, case, (describe(source, rec, result),))
+    return analysis if threshold == late_after else _with_learned_thresholds(analysis)
 
 
 def _serves_pages(rec: Recording) -> bool:
@@ -73,12 +75,21 @@ def analyse_pair(source: Source, guests: Sequence[GuestInput], *, late_after: in
     """
     from apftrace.model.guest.pair import with_guests
 
-    rec, result = _recorded(source, late_after)
-    case = _correlated(source, rec, late_after)
-    case, recorded = with_guests(case, source, guests, late_after)
+    threshold = late_after if _is_in_ns(source) else None
+    rec, result = _recorded(source, threshold)
+    case = _correlated(source, rec, threshold)
+    case, recorded = with_guests(case, source, guests, threshold)
     inputs = [describe(source, rec, result)]
     inputs += [describe(g.source, r, res) for g, (r, res) in zip(guests, recorded, strict=True)]
-    return _concluded(source, case, tuple(inputs))
+    analysis = _concluded(source, case, tuple(inputs))
+    return analysis if threshold == late_after else _with_learned_thresholds(analysis)
+
+
+def _with_learned_thresholds(analysis: Analysis) -> Analysis:
+    told = (
+        f"--late-after is a time, and clock {analysis.inputs[0].clock} counts ticks: thresholds are learned"
+    )
+    return replace(analysis, unsafe=(*analysis.unsafe, told))
 
 
 def _recorded(source: Source, late_after: int | None) -> tuple[Recording, PassResult]:
@@ -113,7 +124,8 @@ class _Sums:
     def __init__(self, case: Case) -> None:
         self.faults = faults_table(case)
         self.latency = beside(latency, self.faults)
-        self.vcpus = beside(vcpus, case.rec, case.threads, case.lives, case.accounting, case.spans)
+        frames = case.threads, case.lives, case.accounting, case.spans
+        self.vcpus = beside(vcpus, case.rec, *frames, clock_is_ns=case.clock_is_ns)
 
 
 def analyse_guest(source: Source, machine: str) -> Analysis:

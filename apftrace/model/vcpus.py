@@ -14,9 +14,15 @@ if TYPE_CHECKING:
 
 
 def vcpus(
-    rec: Recording, threads: pl.DataFrame, lives: pl.DataFrame, accounting: pl.DataFrame, spans: pl.DataFrame
+    rec: Recording,
+    threads: pl.DataFrame,
+    lives: pl.DataFrame,
+    accounting: pl.DataFrame,
+    spans: pl.DataFrame,
+    *,
+    clock_is_ns: bool = True,
 ) -> pl.DataFrame:
-    """Return the table ``vcpus``."""
+    """Return the table ``vcpus``; how many faults a second there were is known only by a clock in ns."""
     span = max(1, rec.last_ns - rec.first_ns)
     per_tid = lives.group_by("tid").agg(
         pl.len().alias("faults"),
@@ -37,11 +43,8 @@ def vcpus(
         table = table.join(part, on="tid", how="left", maintain_order="left")
     counted = ("faults", "pv", "halt", "outstanding_max")
     table = table.with_columns(*(pl.col(c).fill_null(0) for c in counted), pl.col("slot_busy").fill_null(0.0))
-    return VCPUS.conform(
-        table.with_columns((pl.col("faults") * 1e9 / span).alias("per_s")).sort(
-            "machine", "vm", "vcpu", "tid"
-        )
-    )
+    rate = pl.col("faults") * 1e9 / span if clock_is_ns else pl.lit(None, pl.Float64)
+    return VCPUS.conform(table.with_columns(rate.alias("per_s")).sort("machine", "vm", "vcpu", "tid"))
 
 
 def outstanding(lives: pl.DataFrame) -> pl.DataFrame:

@@ -272,6 +272,16 @@ def test_every_table_has_the_columns_that_the_schema_declares() -> None:
             assert dict(getattr(analysis, table.name).schema) == table.polars()
 
 
+def test_a_clock_in_ticks_times_nothing_in_seconds() -> None:
+    story = Story()
+    calm(story)
+    analysis = analyse(story, late_after=7 * MS, clock="x86-tsc")
+    assert analysis.vcpus["per_s"].to_list() == [None]
+    assert "--late-after is a time, and clock x86-tsc counts ticks: thresholds are learned" in analysis.unsafe
+    assert 7 * MS not in analysis.late_after.values()
+    assert analyse(story, late_after=7 * MS).late_after["p3"] == 7 * MS
+
+
 def _paused(lives: int, *, halt: bool = True) -> Story:
     """Faults without a ready in the midst of others, each of another page, and a vCPU that runs on."""
     story = Story()
