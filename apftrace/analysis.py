@@ -103,7 +103,10 @@ class Step:
 
 @dataclass(frozen=True)
 class Story:
-    """One of the slowest lives, told step by step; the other names are those of table ``faults``."""
+    """A lost life or one of the slowest, told step by step; the other names are those of table ``faults``.
+
+    ``total`` of a lost one is how long it was open.
+    """
 
     machine: str
     vm: str | None
@@ -189,7 +192,7 @@ class Analysis:
         losses: gaps in the record.
         guests: how each guest's trace was brought to the host's; empty without one.
         excerpts: raw trace lines around the worst findings, by finding id.
-        stories: the slowest lives, the slowest first.
+        stories: the first lost lives, then the slowest, the slowest first.
         redacted: whether names, addresses and paths are pseudonyms.
         unread: inputs that were named beside these and could not be read; ``unsafe`` says why.
     """

@@ -1,4 +1,4 @@
-"""The slowest lives as stories: phase by phase, what the worker and the vCPU did and who kept them from it."""
+"""Lives as stories, the lost and the slowest: phase by phase, what worker and vCPU did and who kept them from it."""
 
 from __future__ import annotations
 
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from apftrace.model.correlate import Case
     from apftrace.model.timeline import Spent
     from apftrace_parsers.base import Source
+
+STUCK = 3
+"""Lost lives that are told as stories, the first ones."""
 
 TOLD = 5
 """Lives that are told as stories, and as many late ones that are looked at closely for their causes."""
@@ -90,14 +93,16 @@ def _phases(life: Row) -> Iterator[tuple[str, int | None, int, int]]:
 
 
 def stories(case: Case) -> tuple[Story, ...]:
-    """Return the slowest lives, told phase by phase."""
+    """Return the first lost lives and then the slowest, told phase by phase."""
+    lost = case.lives.filter(pl.col("outcome") == "lost").sort("not_present", "life").head(STUCK)
     chosen = slowest(case)
     asked = [chosen.with_columns(pl.lit(phase).alias("phase")) for phase in SLOT_PHASES]
     why = _causes(case, pl.concat(asked))
     if "p6" in chosen.columns:
         late = chosen.filter(pl.col("p6") > case.late_after["p6"]).with_columns(pl.lit("p6").alias("phase"))
         why |= {(life, "p6"): cause for life, (cause, _) in causes_in_guest(case, late).items()}
-    return tuple(_story(case, life, why) for life in rows(chosen))
+    both = pl.concat([lost, chosen]).unique("life", keep="first", maintain_order=True)
+    return tuple(_story(case, life, why) for life in rows(both))
 
 
 def _causes(case: Case, lives: pl.DataFrame) -> dict[tuple[int, str], str]:
@@ -118,16 +123,22 @@ def _story(case: Case, life: Row, why: Mapping[tuple[int, str], str]) -> Story:
         tid=life["tid"],
         token=life["token"],
         not_present=life["not_present"],
-        total=life["total"],
+        total=_whole(life),
         kind=life["kind"],
         outcome=life["outcome"],
         steps=tuple(_steps(case, life, why)),
     )
 
 
+def _whole(life: Row) -> int:
+    # What never ended was open until the last that is known of it.
+    return int(life["total"] if life["total"] is not None else life["end"] - life["not_present"])
+
+
 def _steps(case: Case, life: Row, why: Mapping[tuple[int, str], str]) -> Iterator[Step]:
     form = {"pv": "the guest is told by #PF", "halt": "the vCPU halts"}.get(life["kind"], "not_present")
-    repeated = f", and it faults again {life['repeated']} times meanwhile" if life["repeated"] else ""
+    times = "once" if life["repeated"] == 1 else f"{life['repeated']} times"
+    repeated = f", and it faults again {times} meanwhile" if life["repeated"] else ""
     yield Step(life["not_present"], None, f"fault on gfn {hexed(life['gfn'])}: {form}{repeated}")
     split = life["p1"] is not None and life["p2"] is not None
     ends = {"p1": "work started", "p2": "completed", "p12": "completed", "p3": "ready"}
@@ -141,7 +152,23 @@ def _steps(case: Case, life: Row, why: Mapping[tuple[int, str], str]) -> Iterato
         told = "; ".join(_told(case, life, phase, why.get((life["life"], phase))))
         lasted = duration(case, life[phase])
         yield Step(stop, phase, f"{ends[phase]} after {lasted}" + (f": {told}" if told else ""))
+    if life["outcome"] == "lost":
+        yield Step(life["end"], None, _never(case, life))
     yield from _beyond(case, life, why.get((life["life"], "p6")))
+
+
+def _never(case: Case, life: Row) -> str:
+    """Say what did not come by the end of a lost life."""
+    if life["ready"] is not None or life["accepted"] is not None:
+        return f"the guest never took it: {life['lost_rule']}"
+    if life["completed"] is None and life["finished"] is None:
+        return "its work never began"
+    entries = (
+        f" and {plural(life['entries_after'], 'entry', 'entries')} into the guest"
+        if life["entries_after"]
+        else ""
+    )
+    return f"no ready by here, after {duration(case, life['progress'])}{entries}"
 
 
 def _beyond(case: Case, life: Row, why: str | None) -> Iterator[Step]:
@@ -154,7 +181,7 @@ def _beyond(case: Case, life: Row, why: str | None) -> Iterator[Step]:
 
 
 def _told(case: Case, life: Row, phase: str, why: str | None) -> Iterator[str]:
-    if not life[phase] or life[phase] < _WORTH_TELLING * life["total"]:
+    if not life[phase] or life[phase] < _WORTH_TELLING * _whole(life):
         return
     if phase == "p3" and (life["slot_busy"] or 0) > _WORTH * life[phase]:
         yield _held(case, life)

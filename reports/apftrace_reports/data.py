@@ -126,7 +126,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Life:
-    """One life of the table of the slowest, and its story where it was looked at closely."""
+    """A lost life or one of the slowest, and its story where it was looked at closely."""
 
     token: str
     where: str
@@ -172,6 +172,7 @@ class ReportData:
     severities: tuple[tuple[str, int], ...]
     groups: tuple[Group, ...]
     latency: tuple[LatencyRow, ...]
+    lost: tuple[Life, ...]
     slowest: tuple[Life, ...]
     life_phases: tuple[str, ...]
     accounting: tuple[AccountingLine, ...]
@@ -188,6 +189,11 @@ class ReportData:
     def findings(self) -> int:
         """Number of all findings."""
         return sum(group.count for group in self.groups)
+
+    @property
+    def told(self) -> tuple[Life, ...]:
+        """The lives that are told step by step, the lost ones first."""
+        return self.lost + tuple(life for life in self.slowest if life.steps and life.outcome != "lost")
 
     @property
     def lacking(self) -> tuple[tuple[tuple[str, ...], tuple[str, ...]], ...]:

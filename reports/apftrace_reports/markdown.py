@@ -131,13 +131,14 @@ def _phases(data: ReportData) -> list[str]:
 
 def _stories(data: ReportData) -> list[str]:
     out = []
-    for life in data.slowest:
-        if life.steps:
-            out += ["", f"- {code_span(life.token)} {life.where}: {duration(life.total, data.unit)}"]
-            for step in life.steps:
-                phase = f" {phase_label(step.phase)}" if step.phase else ""
-                out.append(f"  - +{duration(step.after, data.unit)}{phase}: {markdown(step.text)}")
-    return ["", "### The slowest faults, step by step", *out] if out else []
+    for life in data.told:
+        lost = "lost, open for " if life.outcome == "lost" else ""
+        out += ["", f"- {code_span(life.token)} {life.where}: {lost}{duration(life.total, data.unit)}"]
+        for step in life.steps:
+            phase = f" {phase_label(step.phase)}" if step.phase else ""
+            out.append(f"  - +{duration(step.after, data.unit)}{phase}: {markdown(step.text)}")
+    head = f"### The {'lost and the ' if data.lost else ''}slowest faults, step by step"
+    return ["", head, *out] if out else []
 
 
 def _accounting(data: ReportData) -> list[str]:

@@ -69,6 +69,7 @@ def prepare(
         severities=_ordered(_counted(analysis.findings, "severity"), SEVERITIES),
         groups=groups,
         latency=latency_rows(analysis),
+        lost=lost_lives(analysis, several=several),
         slowest=lives,
         life_phases=_shown_phases(lives),
         accounting=accounting_lines(analysis.accounting),
@@ -227,21 +228,36 @@ def slowest_lives(analysis: Analysis, number: int, *, several: bool) -> tuple[Li
         .head(number)
         .collect()
     )
-    rows = faults[order["at"]]
+    rows = faults[order["at"]].iter_rows(named=True)
     return tuple(
-        Life(
-            token=hexadecimal(row["token"]) or "?",
-            where=place(row, several=several),
-            kind=row["kind"] or "unknown",
-            outcome=(row["outcome"] or "undecided").replace("_", " "),
-            not_present=row["not_present"],
-            total=row["total"],
-            e2e=row["e2e"],
-            phases={phase: row[phase] for phase in LIFE_PHASES},
-            blocker=hexadecimal(row["blocker"]),
-            steps=_steps(told.get((row["tid"], row["token"], row["not_present"]))),
-        )
-        for row in rows.iter_rows(named=True)
+        _life(row, told.get((row["tid"], row["token"], row["not_present"])), several=several) for row in rows
+    )
+
+
+def lost_lives(analysis: Analysis, *, several: bool) -> tuple[Life, ...]:
+    """Return the lost lives that have a story."""
+    told = {(one.tid, one.token, one.not_present): one for one in analysis.stories if one.outcome == "lost"}
+    if not told:
+        return ()
+    lost = analysis.faults.filter(pl.col("outcome") == "lost").sort("not_present")
+    keyed = (
+        (told.get((row["tid"], row["token"], row["not_present"])), row) for row in lost.iter_rows(named=True)
+    )
+    return tuple(_life(row | {"total": story.total}, story, several=several) for story, row in keyed if story)
+
+
+def _life(row: dict[str, Any], story: Story | None, *, several: bool) -> Life:
+    return Life(
+        token=hexadecimal(row["token"]) or "?",
+        where=place(row, several=several),
+        kind=row["kind"] or "unknown",
+        outcome=(row["outcome"] or "undecided").replace("_", " "),
+        not_present=row["not_present"],
+        total=row["total"],
+        e2e=row["e2e"],
+        phases={phase: row[phase] for phase in LIFE_PHASES},
+        blocker=hexadecimal(row["blocker"]),
+        steps=_steps(story),
     )
 
 

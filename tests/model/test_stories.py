@@ -24,7 +24,8 @@ from apftrace.model.timeline import (
     Close,
 )
 from tests.builders.story import Story
-from tests.model.support import LATER, MS, SCHED_EVENTS, US, analyse, calm, found
+from tests.model import histories
+from tests.model.support import LATER, MS, SCHED_EVENTS, STUCK, US, analyse, calm, found
 
 if TYPE_CHECKING:
     from apftrace import Analysis
@@ -126,6 +127,19 @@ def test_the_five_slowest_are_told_the_slowest_first() -> None:
     assert analysis.stories[0].token == token
     assert [s.total for s in analysis.stories] == sorted((s.total for s in analysis.stories), reverse=True)
     assert [s.phase for s in analysis.stories[0].steps] == [None, "p1", "p2", "p3", "p4", "p5"]
+
+
+def test_the_first_lost_ones_are_told_before_the_slowest() -> None:
+    analysis = analyse(histories.lost_wakeup())
+    first = analysis.stories[0]
+    assert (first.token, first.outcome) == (STUCK, "lost")
+    life = analysis.faults.filter(analysis.faults["token"] == STUCK)
+    assert first.total == life["end"][0] - life["not_present"][0]
+    last = first.steps[-1]
+    assert (last.ts, last.phase) == (life["end"][0], None)
+    assert last.text.startswith("no ready by here, after ")
+    assert last.text.endswith(" entries into the guest")
+    assert [one.outcome for one in analysis.stories[1:]] == ["answered"] * 5
 
 
 def test_a_worker_that_sleeps_for_its_page() -> None:

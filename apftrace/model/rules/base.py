@@ -171,6 +171,6 @@ def hexed(value: int | None) -> str:
     return "?" if value is None else f"0x{value & 0xFFFFFFFFFFFFFFFF:x}"
 
 
-def plural(number: int, word: str) -> str:
+def plural(number: int, word: str, words: str | None = None) -> str:
     """Return a count with its noun."""
-    return f"{number} {word}{'' if number == 1 else 's'}"
+    return f"{number} {word if number == 1 else words or word + 's'}"
