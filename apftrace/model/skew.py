@@ -93,10 +93,13 @@ class _Thread:
     def _ahead(self, ack: int) -> list[_Step]:
         """Give an ACK the delivery that follows it, the ACK of that one the next, until a delivery has none."""
         path: list[_Step] = []
+        before = -1
         while True:
             following = bisect_right(self.starts, self.acked[ack])
-            if following == len(self.starts) or not self._near(ack, following):
+            # An ACK that seems to lie before its own delivery leads back to it, as where many stamps are equal.
+            if following == len(self.starts) or following <= before or not self._near(ack, following):
                 return []
+            before = following
             path.append((ack, following))
             if following not in self.owners:
                 return path

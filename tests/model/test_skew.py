@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from apftrace.model.skew import _Thread
 from tests.builders.story import ACK, ANSWER, MSR_ACK, Story
 from tests.model.support import LATER, MS, US, analyse, calm, found, life, rules, total
 
@@ -79,3 +82,33 @@ def test_found_a_lost_wakeup_is_not_repaired_by_such_an_ack() -> None:
     analysis = analyse(goes_on(story))
     assert [f["token"] for f in found(analysis, "lost-wakeup")] == [lost]
     assert life(analysis, token)["outcome"] == "answered"
+
+
+def test_an_ack_before_its_own_delivery_leads_nowhere() -> None:
+    """Of stamps that are equal by the dozen, as jiffies in a text, the order is lost."""
+    thread = _Thread([10], [5], [0], [1, 2], [3, 3], [1, 1], [None, 0], [True, False], {0: 1})
+    assert thread.settle() == {}
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), st.booleans()), min_size=1, max_size=8), st.data())
+def test_no_order_of_stamps_leads_in_a_circle(made: list[tuple[int, bool]], data: st.DataObject) -> None:
+    starts = sorted(at for at, _ in made)
+    acked = sorted(data.draw(st.lists(st.integers(0, 4), min_size=len(made), max_size=len(made) + 3)))
+    owned = data.draw(st.permutations(range(len(acked))))[: len(starts)]
+    owners = {delivery: ack for delivery, (ack, (_, has)) in enumerate(zip(owned, made, strict=True)) if has}
+    extra = [n not in owners.values() for n in range(len(acked))]
+    lasts = [data.draw(st.none() | st.integers(0, len(starts) - 1)) for _ in acked]
+    acks = list(range(100, 100 + len(acked)))
+    moved = _Thread(
+        list(range(len(starts))),
+        starts,
+        [0] * len(starts),
+        acks,
+        acked,
+        [1] * len(acked),
+        lasts,
+        extra,
+        owners,
+    ).settle()
+    assert moved.keys() <= set(acks)
+    assert len(set(moved.values())) == len(moved)
