@@ -151,7 +151,7 @@ def scan_events(path: str | Path, events: Sequence[str] = ASYNC_PF_EVENTS) -> pa
         path: the trace.
         events: ``event``, ``system:event`` or a glob of either.
 
-    The file is closed with the last batch.
+    The file is closed with the last batch, or with the reader.
 
     Raises:
         KeyError: the trace does not describe an event that is named without wildcard.
@@ -168,10 +168,24 @@ def scan_events(path: str | Path, events: Sequence[str] = ASYNC_PF_EVENTS) -> pa
         source.close()
         raise
 
-    def batches() -> Iterator[pa.RecordBatch]:
-        try:
-            yield from events_of
-        finally:
-            source.close()
+    return pa.RecordBatchReader.from_batches(events_of.schema, _Batches(source, iter(events_of)))
 
-    return pa.RecordBatchReader.from_batches(events_of.schema, batches())
+
+class _Batches:
+    # Whoever drops a reader that he did not read to the end drops this.
+    def __init__(self, source: Source, batches: Iterator[pa.RecordBatch]) -> None:
+        self._source = source
+        self._batches = batches
+
+    def __iter__(self) -> _Batches:
+        return self
+
+    def __next__(self) -> pa.RecordBatch:
+        try:
+            return next(self._batches)
+        except BaseException:
+            self._source.close()
+            raise
+
+    def __del__(self) -> None:
+        self._source.close()

@@ -158,7 +158,8 @@ def in_time_order(source: Source, events: Sequence[str], result: PassResult) -> 
     """Return the events like :func:`reader`, rows in order of ts.
 
     Events of up to three integer fields come out of the merged stream, in bounded memory. Others are
-    sorted, equal stamps by CPU, which takes the memory of their rows.
+    sorted, equal stamps by CPU and there as recorded, which takes the memory of their rows. Between the buffers of
+    several instances nothing tells which of two records at one instant was the first.
 
     Raises:
         KeyError: a name without wildcard that the source does not describe.
@@ -171,7 +172,44 @@ def in_time_order(source: Source, events: Sequence[str], result: PassResult) -> 
     import pyarrow.compute as pc
 
     table = reader(source, names, result).read_all().unify_dictionaries()
-    return table.take(pc.sort_indices(table, [("ts", "ascending"), ("cpu", "ascending")])).to_reader()
+    table = table.take(pc.sort_indices(table, [("ts", "ascending"), ("cpu", "ascending")]))
+    if len(source.info.instances) <= 1 and _has_ties(table):
+        table = table.take(_as_recorded(source, chosen, table))
+    return table.to_reader()
+
+
+def _has_ties(table: pa.Table) -> bool:
+    """Say whether two events of one CPU bear one stamp."""
+    import pyarrow.compute as pc
+
+    if table.num_rows < 2:
+        return False
+    columns = [table.column(name).combine_chunks() for name in ("ts", "cpu")]
+    names = table.column("event").combine_chunks().indices
+    ts, cpu = (pc.equal(c.slice(1), c.slice(0, len(c) - 1)) for c in columns)
+    other = pc.not_equal(names.slice(1), names.slice(0, len(names) - 1))
+    return bool(pc.any(pc.and_(pc.and_(ts, cpu), other)).as_py())
+
+
+def _as_recorded(source: Source, chosen: Sequence[EventFormat], table: pa.Table) -> pa.Array:
+    """Return the rows' places in the order in which the merged stream has them, equal stamps by CPU.
+
+    The n-th row of an event on a CPU is the n-th there too.
+    """
+    import polars as pl
+
+    names = pl.Series("event", [form.name for form in chosen], pl.String)
+    nth = pl.int_range(pl.len()).over("cpu", "event").alias("nth")
+    picks = [Pick((f"{form.system}:{form.name}",), ()) for form in chosen]
+    batches = map(_without_gaps, source.stream(picks, PassResult()))
+    seen = pl.from_arrow(pa.Table.from_batches([batch.select(["cpu", "pick"]) for batch in batches]))
+    assert isinstance(seen, pl.DataFrame)
+    seen = seen.select("cpu", names.gather(seen["pick"]), pl.int_range(pl.len()).alias("place"))
+    own = pl.from_arrow(table.select(["ts", "cpu", "event"]))
+    assert isinstance(own, pl.DataFrame)
+    own = own.with_columns(pl.col("event").cast(pl.String)).with_row_index("at").with_columns(nth)
+    found = own.join(seen.with_columns(nth), on=["cpu", "event", "nth"], how="left", maintain_order="left")
+    return found.sort("ts", "cpu", "place", "at", maintain_order=True)["at"].to_arrow()
 
 
 def _own_fields(form: EventFormat) -> list[pa.Field]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import gc
 import io
 import json
 from pathlib import Path
@@ -87,7 +88,27 @@ def test_scan_events_closes_its_file(traces: Path) -> None:
     kept.read_all()
     with contextlib.suppress(KeyError):
         apftrace.scan_events(path, ["no_such_event"])
+    with apftrace.scan_events(path) as unread:
+        assert unread.schema
+    del unread
+    gc.collect()
     assert path.resolve() not in files()
+
+
+def test_what_one_cpu_recorded_at_one_instant_stays_in_its_order(run: Run, tmp_path: Path) -> None:
+    story = Story()
+    for cpu in (0, 1):
+        tid = story.tid(cpu)
+        for n in range(5):
+            at = START + n // 3
+            story.event(at, "kvm_entry", tid, cpu, vcpu_id=cpu, rip=n)
+            story.event(at, "sched_switch", tid, cpu, prev_pid=tid, prev_state=0, next_pid=9)
+            story.event(at, "kvm_exit", tid, cpu, exit_reason=n, isa=2, vcpu_id=cpu)
+    path = write(story, tmp_path / "ties.dat", whole=False)
+    told = run("events", path, "-e", "kvm_*", "-e", "sched_switch", "--format", "jsonl").text.splitlines()
+    rows = [json.loads(line) for line in told]
+    recorded = sorted(story.records, key=lambda r: (r.ts, r.cpu))
+    assert [(r["ts"], r["cpu"], r["event"]) for r in rows] == [(r.ts, r.cpu, r.name) for r in recorded]
 
 
 def test_the_arrow_stream_has_the_schema_of_scan_events(run: Run, traces: Path) -> None:
