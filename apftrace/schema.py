@@ -143,7 +143,7 @@ OUTCOMES: dict[str, str] = {
     "cancelled": "the queue was cleared, the vCPU reset or the VM ended; no ready is due",
     "in_flight": "still open at the end of the trace and not proved stuck",
     "lost": "proved stuck: see the lost-wakeup, lost-work or lost-interrupt finding",
-    "undecided": "the records that would tell were lost",
+    "undecided": "the records that would tell were lost, or are not there",
 }
 
 FAULTS = Table(

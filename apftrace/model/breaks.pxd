@@ -1,7 +1,7 @@
 # Types of breaks.py when Cython builds it; the .py alone is the interpreted form.
 cimport cython
 
-cdef int _MOST
+cdef int _MOST, _COLUMNS
 
 @cython.final
 cdef class Breaks:
@@ -9,4 +9,5 @@ cdef class Breaks:
     cdef long long rarely, few
     cdef readonly long long n
 
-    cpdef void note(self, int cpu, long long since, long long ts) noexcept nogil
+    @cython.locals(at=longlong)
+    cpdef void note(self, long long tid, int before, int after, long long since, long long ts) noexcept nogil

@@ -8,10 +8,22 @@ it enters again. What always breaks is a filter, or a kernel that traces otherwi
 from __future__ import annotations
 
 from array import array
+from typing import NamedTuple
 
 COMPILED: bool = not __file__.endswith(".py")
 
-_MOST = 256
+_MOST = 4096
+_COLUMNS = 5
+
+
+class Break(NamedTuple):
+    """A place where a record is missing: between ``since`` and ``ts``, last on CPU ``before``, then on ``after``."""
+
+    tid: int
+    before: int
+    after: int
+    since: int
+    ts: int
 
 
 class Breaks:
@@ -26,18 +38,22 @@ class Breaks:
         self.rarely = rarely
         self.few = few
         self.n = 0
-        self.rows = memoryview(array("q", [0]) * (3 * _MOST))
+        self.rows = memoryview(array("q", [0]) * (_COLUMNS * _MOST))
 
-    def note(self, cpu: int, since: int, ts: int) -> None:
-        """Take a break: the CPU, the last link before it and the first one after it."""
+    def note(self, tid: int, before: int, after: int, since: int, ts: int) -> None:
+        """Take a break: its thread, the CPUs and the instants of the last link before it and of the first after it."""
         if self.n < _MOST:
-            self.rows[3 * self.n] = cpu
-            self.rows[3 * self.n + 1] = since
-            self.rows[3 * self.n + 2] = ts
+            at = _COLUMNS * self.n
+            self.rows[at] = tid
+            self.rows[at + 1] = before
+            self.rows[at + 2] = after
+            self.rows[at + 3] = since
+            self.rows[at + 4] = ts
         self.n += 1
 
-    def told(self, links: int) -> list[tuple[int, int, int]]:
-        """Return the breaks among so many links: cpu, after and before; none if there are too many to mean anything."""
-        if self.n > _MOST or (self.n > self.few and self.n * self.rarely > links):
+    def told(self, links: int) -> list[Break]:
+        """Return the breaks among so many links, the first of very many; none if the chain breaks too often for one."""
+        if self.n > self.few and self.n * self.rarely > links:
             return []
-        return [(self.rows[n], self.rows[n + 1], self.rows[n + 2]) for n in range(0, 3 * self.n, 3)]
+        kept = min(self.n, _MOST)
+        return [Break(*self.rows[n : n + _COLUMNS]) for n in range(0, _COLUMNS * kept, _COLUMNS)]

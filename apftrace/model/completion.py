@@ -60,7 +60,7 @@ def completed(rec: Recording, lives: pl.DataFrame) -> pl.DataFrame:
     done = completions(rec)
     lives = _with_work(rec, lives.select("life", "tid", "gva", "ready"))
     matched = _by_work(rec, lives, done)
-    done = _with_sole(_rest(done, matched), matched)
+    done = _with_sole(_rest(done, matched), matched, lives)
     rows = attach(lives, pl.concat([matched, _result(done.filter(pl.col("life").is_not_null()))]))
     waiting, left = rows.filter(pl.col("completed").is_null()), done.filter(pl.col("life").is_null())
     if waiting.height and left.height:
@@ -161,7 +161,7 @@ def _by_work(rec: Recording, lives: pl.DataFrame, done: pl.DataFrame) -> pl.Data
     return _result(found.filter(is_first(found["life"])))
 
 
-def _with_sole(done: pl.DataFrame, matched: pl.DataFrame) -> pl.DataFrame:
+def _with_sole(done: pl.DataFrame, matched: pl.DataFrame, lives: pl.DataFrame) -> pl.DataFrame:
     """Add ``life``: the only one that waited for the page, unless it has a completed or the memslot is another VM's."""
     own = pl.lit(is_first(done["sole"]))
     if matched.height:
@@ -172,13 +172,14 @@ def _with_sole(done: pl.DataFrame, matched: pl.DataFrame) -> pl.DataFrame:
     seen = done.filter(pl.col("life").is_not_null()).group_by("tid", "base").agg(pl.len().alias("n"))
     seen = seen.join(done.group_by("base").agg(pl.len().alias("all")), on="base", how="left").with_columns(
         n.sum().over("tid").alias("of_tid"),
-        n.max().over("tid").alias("most"),
         n.sum().over("base").alias("of_base"),
         n.max().over("base").alias("best"),
     )
     rare = (n * _OWN_SHARE < pl.col("of_tid")) & (n < pl.col("best"))
-    # Of VMs in lockstep the one behind is never alone: what lies in its memslot is nearly all nobody's so far.
-    unclaimed = (n < pl.col("most")) & (pl.col("of_base") * _OWN_SHARE < pl.col("all"))
+    # Of VMs in lockstep the one behind is never alone: what lies in its memslot is nearly all nobody's so far, and
+    # it has as many lives of which none was ever alone.
+    homeless = lives.join(seen, on="tid", how="anti").height
+    unclaimed = (pl.col("of_base") * _OWN_SHARE < pl.col("all")) & (homeless * 2 >= pl.col("all"))
     foreign = seen.filter(rare | unclaimed)
     if not foreign.height:
         return done

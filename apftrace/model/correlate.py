@@ -51,6 +51,7 @@ class Case:
         vectors: page-ready vectors of the guests here.
         comms: names of threads, by thread id.
         clock_is_ns: false when the trace clock has no known rate.
+        slot_known: the trace tells when the page-ready slot was taken.
         guests: what the guests' own traces show; empty without one.
         close: what the thread concerned did in a phase, by life and phase, for the lives that are told in full.
     """

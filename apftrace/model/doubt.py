@@ -25,6 +25,9 @@ _READ = (tp.TRY, tp.REPEATED, tp.NOT_PRESENT, tp.ACCEPT, tp.MSR, tp.INJ_VIRQ)
 
 _NEVER = 2**62
 
+LONG_STUCK = 10
+"""Times the age of a stuck life after which it counts as one though no reading of its vCPU lies between."""
+
 MIN_IMPLIED = 3
 """Deliveries in a row of which only the interrupt or the ACK was traced: readies were not."""
 
@@ -55,7 +58,7 @@ def with_sweeps(rec: Recording, lives: pl.DataFrame, stale: Staleness) -> pl.Dat
     life is then lost by that clear, if later faults of its vCPU were answered. Otherwise the guest may just be on
     its way through a reset: the life is undecided.
     """
-    waits = lives.filter(pl.col("outcome").is_in(["lost", "in_flight"]))
+    waits = lives.filter(pl.col("outcome").is_in(["lost", "in_flight"]) | pl.col("forgotten").is_not_null())
     if not waits.height:
         return without(lives, {"swept": pl.Int64(), "swept_by": pl.String()})
     theirs = pl.col("tid").is_in(waits["tid"].unique().implode())
@@ -116,7 +119,8 @@ def with_pauses(
     """Turn lost lives into undecided ones, still blamed, where kvm_async_pf_ready seems to have been off for a time.
 
     It was, between two readies, if many deliveries or completed lives came to nothing there, whoever's they were.
-    A life that was stuck by then stays lost, and so does one of a guest that was told and got no interrupt.
+    A life that was stuck by then, as its vCPU's readings or a long time show, stays lost, and so does one of a guest
+    that was told and got no interrupt.
     """
     if tp.READY in rec.silent:
         return lives
@@ -133,7 +137,9 @@ def with_pauses(
         pl.col("silent_from") < pl.col("end")
     )
     proved = _proved_before(rec, doubtful, stale)
-    hits = doubtful.filter(~pl.col("life").is_in(proved.implode()))["life"]
+    # A vCPU that enters the guest and does nothing else leaves no reading; for so long it is not off its CPU.
+    old = pl.col("silent_from") - pl.col("since") > LONG_STUCK * stale.told
+    hits = doubtful.filter(~pl.col("life").is_in(proved.implode()) & ~old)["life"]
     return turn(lives, hits, "undecided", rule="keep")
 
 

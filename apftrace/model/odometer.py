@@ -19,7 +19,7 @@ from apftrace.model import thread_record as _thread
 from apftrace.model import tracepoints as _tp
 from apftrace.model import vcpu_record as _vcpu
 from apftrace.model.asleep import Asleep
-from apftrace.model.breaks import Breaks
+from apftrace.model.breaks import Break, Breaks
 from apftrace.model.ledger import Ledger
 from apftrace.model.readings import NEVER as _NEVER_SEEN
 from apftrace.model.threads import Threads
@@ -58,7 +58,7 @@ _PREV, _READY_GFN, _VCPU, _WORK = _vcpu.PREV, _vcpu.READY_GFN, _vcpu.VCPU, _vcpu
 _FAULTED, _LIFE, _LIFE_ENTRIES, _READY_ROW = _vcpu.FAULTED, _vcpu.LIFE, _vcpu.LIFE_ENTRIES, _vcpu.READY_ROW
 _FIRST_FAULT, _TRIED, _TOLD = _vcpu.FIRST_FAULT, _vcpu.TRIED, _vcpu.TOLD
 _QUEUED, _CHAIN, _SOLE = _vcpu.QUEUED, _vcpu.CHAIN, _vcpu.SOLE
-_AT_RESET, _RUN_CPU = _vcpu.AT_RESET, _vcpu.RUN_CPU
+_AT_RESET, _RUN_CPU, _FAST_EXIT = _vcpu.AT_RESET, _vcpu.RUN_CPU, _vcpu.FAST_EXIT
 _T_TS, _T_CPU, _T_GVA, _T_GFN = _vcpu.T_TS, _vcpu.T_CPU, _vcpu.T_GVA, _vcpu.T_GFN
 _T_ENTRIES, _T_EXIT, _T_FIRST = _vcpu.T_ENTRIES, _vcpu.T_EXIT, _vcpu.T_FIRST
 _WAIT_MARK, _ACCEPT_MARK = _vcpu.WAIT_MARK, _vcpu.ACCEPT_MARK
@@ -67,8 +67,9 @@ _K_BEGAN, _K_ENTRIES, _K_MARK, _KEPT = _vcpu.K_BEGAN, _vcpu.K_ENTRIES, _vcpu.K_M
 _N_VECTORS, _DUE, _OTHER, _OWN = _vcpu.N_VECTORS, _vcpu.DUE, _vcpu.OTHER, _vcpu.OWN
 
 _RARELY, _FEW = 500, 8
-"""Entries and exits for each that has no counterpart, at least, or as many as one gap on all CPUs leaves. Kernels that
-enter anew on the fast path of an exit (5.12 to 5.18) trace no entry there, which is far more often."""
+"""Entries and exits for each that has no counterpart, at least, or as many as one gap on all CPUs leaves."""
+
+_MSR_VMX, _TIMER_VMX, _MSR_SVM = _tp.FAST_EXITS
 
 
 class Odometer(Threads):
@@ -298,9 +299,7 @@ class Odometer(Threads):
     def _ran(self, base: int, same: int, other: int, ts: int, cpu: int) -> None:
         # Entries and exits alternate: where two of the same come in a row, the one between them is missing.
         if same > other:
-            self.run_breaks.note(cpu, same, ts)
-            if self.state[base + _RUN_CPU] != cpu:
-                self.run_breaks.note(self.state[base + _RUN_CPU], same, ts)
+            self.run_breaks.note(self.state[base + _TID], self.state[base + _RUN_CPU], cpu, same, ts)
         self.state[base + _RUN_CPU] = cpu
         self.runs += 1
 
@@ -308,7 +307,9 @@ class Odometer(Threads):
         # An event that is about the thread that traced it, the frequent kinds first.
         base = slot * _FIELDS
         if kind == _EXIT:
-            self._ran(base, self.state[base + _EXIT_TS], self.state[base + _ENTRY_TS], ts, cpu)
+            before = self.state[base + _EXIT_TS] if self.state[base + _FAST_EXIT] == 0 else _NEVER
+            self._ran(base, before, self.state[base + _ENTRY_TS], ts, cpu)
+            self.state[base + _FAST_EXIT] = a in (_MSR_VMX, _TIMER_VMX, _MSR_SVM)
             self.state[base + _EXIT_TS] = ts
             inside = ts - self.state[base + _ENTRY_TS]
             if 0 < inside < _ABSURD:
@@ -410,8 +411,8 @@ class Odometer(Threads):
             entries = self.waiting.kept[kept + _K_ENTRIES]
             self.ledger.put(_UNANSWERED, done, -1, base, self.waiting.life[at], entries, 0)
 
-    def broken_runs(self) -> list[tuple[int, int, int]]:
-        """Return between which instants a CPU lost a record, as two entries or two exits of a vCPU in a row show."""
+    def broken_runs(self) -> list[Break]:
+        """Return where a CPU lost a record, as two entries or two exits of a vCPU in a row show."""
         return self.run_breaks.told(self.runs)
 
     def vectors(self) -> frozenset[int]:

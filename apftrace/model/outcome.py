@@ -235,12 +235,12 @@ def with_progress(
         return without(lives, dict.fromkeys(_PROGRESS, pl.Int64()))
     if rec.has(tp.ENTRY):
         waits = by_thread(
-            waits, threads.select("tid", "entries", pl.col("entry_ts").alias("last_run"))
+            _read_after_work(rec, waits), threads.select("tid", "entries", pl.col("entry_ts").alias("last_run"))
         ).with_columns(
             # What the vCPU did after its queue was cleared says nothing of the life.
-            (pl.coalesce("cleared_entries", "entries") - pl.coalesce("comp_entries", "np_entries")).alias(
-                "entries_after"
-            ),
+            (pl.coalesce("cleared_entries", "entries") - pl.coalesce("comp_entries", "fin_entries", "np_entries"))
+            .clip(lower_bound=0)
+            .alias("entries_after"),
             pl.min_horizontal("last_run", "cleared").alias("last_run"),
         )  # fmt: skip
     else:
@@ -253,6 +253,23 @@ def with_progress(
             "life", *_PROGRESS
         ),
     )
+
+
+def _read_after_work(rec: Recording, lives: pl.DataFrame) -> pl.DataFrame:
+    """Add ``fin_entries``: at the vCPU's first reading after the end of the work that stands for ``completed``.
+
+    Of a vCPU that was never read again nothing is known: it is its last count of entries.
+    """
+    ended = pl.col("completed").is_null() & pl.col("finished").is_not_null()
+    asked = lives.filter(ended).select("life", "tid", pl.col("finished").alias("at"))
+    if not asked.height:
+        return without(lives, {"fin_entries": pl.Int32()})
+    read = pl.concat(rec.kind(k).select("tid", pl.col("ts").alias("at"), "entries") for k in _READ).sort("at")
+    found = asked.sort("at").join_asof(read, on="at", by="tid", strategy="forward", check_sortedness=False)
+    last = rec.threads.select("tid", pl.col("entries").alias("all"))
+    found = found.join(last, on="tid", how="left", maintain_order="left")
+    entries = pl.coalesce("entries", "all").cast(pl.Int32).alias("fin_entries")
+    return attach(lives, found.select("life", entries).sort("life"))
 
 
 def _by_own_events(rec: Recording, lives: pl.DataFrame) -> pl.DataFrame:

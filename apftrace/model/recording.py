@@ -15,6 +15,7 @@ from apftrace.model.anchors import Anchors
 from apftrace.model.asleep import Asleep
 from apftrace.model.loss import busy_cpus, settled_threads, silent_ends
 from apftrace.model.odometer import Odometer
+from apftrace.model.unmarked import unmarked
 from apftrace_parsers.base import Loss, PassResult
 from apftrace_parsers.stream import view
 
@@ -31,9 +32,6 @@ _MOST_CPUS = 1 << 16
 
 _WOKEN = 4
 """Sleeps that somebody ended for each that nobody did: with fewer, records of wakeups are not kept all."""
-
-_SUB_BUFFERFUL = 20
-"""Records that are lost at a time, at least: sub-buffers go missing, or the recorder pauses, never a single exit."""
 
 _MOST_CHOSEN = 500
 """Tracepoints that anyone turns on by name; a kernel has three times as many."""
@@ -177,44 +175,6 @@ def assemble(
         unwoken=tuple(odometer.unwoken()) if odometer.woken >= _WOKEN * odometer.unwoken_met else (),
         asleep=asleep_of(threads, odometer.asleep),
     )
-
-
-def unmarked(odometer: Odometer, recorded: frozenset[int], result: PassResult) -> list[Loss]:
-    """Return the gaps that nothing in the file tells of: a thread leaves a CPU that it never came to, or enters twice.
-
-    Args:
-        odometer: met the broken chains.
-        recorded: kinds of tracepoint that were on.
-        result: of the pass, with the losses that the file tells of.
-    """
-    known = result.losses
-    gaps = [
-        Loss(cpu, "", None, after, before)
-        for cpu, after, before in odometer.broken()
-        if not any(_meets(loss, after, before) for loss in known if loss.cpu == cpu)
-    ]
-    if recorded >= {tp.ENTRY, tp.EXIT}:
-        least = _SUB_BUFFERFUL * _usual_interval(result)
-        # What a vCPU did on its way to another CPU and back may be missing there: any loss meanwhile explains it.
-        known = [*known, *gaps]
-        gaps += [
-            Loss(cpu, "", None, after, before)
-            for cpu, after, before in odometer.broken_runs()
-            if before - after >= least and not any(_meets(loss, after, before) for loss in known)
-        ]
-    return gaps
-
-
-def _usual_interval(result: PassResult) -> int:
-    """Return how long it takes on average from one record of a CPU to its next."""
-    spans = (result.cpu_last_ns.get(cpu, first) - first for cpu, first in result.cpu_first_ns.items())
-    return sum(spans) // max(sum(result.counts.values()), 1)
-
-
-def _meets(loss: Loss, after: int, before: int) -> bool:
-    since = loss.after_ns if loss.after_ns is not None else loss.before_ns
-    until = loss.before_ns if loss.before_ns is not None else loss.after_ns
-    return since is None or until is None or (since <= before and until >= after)
 
 
 def uncovered_cpus(n_cpus: int, result: PassResult) -> Iterator[Loss]:

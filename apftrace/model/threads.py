@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from apftrace.model import thread_record as _record
 from apftrace.model import tracepoints as _tp
-from apftrace.model.breaks import Breaks
+from apftrace.model.breaks import Break, Breaks
 from apftrace.model.readings import NEVER as _NEVER_SEEN
 
 try:
@@ -173,7 +173,7 @@ class Threads:
         number = self.switches[cpu & _CPU_MASK] + 1
         self.switches[cpu & _CPU_MASK] = number
         if self.current[cpu & _CPU_MASK] != prev_pid and number > 1:
-            self.switch_breaks.note(cpu, self.switched[cpu & _CPU_MASK], ts)
+            self.switch_breaks.note(prev_pid, cpu, cpu, self.switched[cpu & _CPU_MASK], ts)
         self.current[cpu & _CPU_MASK] = next_pid
         self.switched[cpu & _CPU_MASK] = ts
         self.n_switches += 1
@@ -210,8 +210,8 @@ class Threads:
             self._become(slot, _RUNNING, ts)
             self._seen(slot, next_pid, ts, cpu)
 
-    def broken(self) -> list[tuple[int, int, int]]:
-        """Return between which instants a CPU lost a record: another thread leaves it than came to it last."""
+    def broken(self) -> list[Break]:
+        """Return where a CPU lost a record: another thread leaves it than came to it last."""
         return self.switch_breaks.told(self.n_switches)
 
     def _unwoken(self, since: int, ts: int) -> None:

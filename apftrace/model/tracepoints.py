@@ -129,6 +129,10 @@ MC_VECTOR = 18
 HLT_EXITS: tuple[int, int] = (12, 0x78)
 """exit_reason of HLT on VMX (EXIT_REASON_HLT) and SVM (SVM_EXIT_HLT)."""
 
+FAST_EXITS: tuple[int, int, int] = (32, 52, 0x7C)
+"""exit_reason of MSR_WRITE and PREEMPTION_TIMER on VMX and of MSR on SVM: kernels 5.12 to 5.18 may enter again from
+their fast path without a kvm_entry."""
+
 # prev_state of sched_switch: __trace_sched_switch_state in include/trace/events/sched.h gives one bit of
 # TASK_REPORT, or TASK_REPORT_MAX (above the mask) for a task that was preempted while runnable.
 TASK_UNINTERRUPTIBLE = 0x02

@@ -25,10 +25,11 @@ FAULTED, LIFE, LIFE_ENTRIES, READY_ROW, FIRST_FAULT, TRIED, TOLD, QUEUED, CHAIN,
 T_TS, T_CPU, T_GVA, T_GFN, T_ENTRIES, T_EXIT, T_FIRST = (SOLE + 1 + n for n in range(7))
 """A try whose outcome is not known yet."""
 
-AT_RESET, RUN_CPU = T_FIRST + 1, T_FIRST + 2
-"""Its entries when it had last entered at the reset vector, and the CPU of its last entry or exit."""
+AT_RESET, RUN_CPU, FAST_EXIT = (T_FIRST + 1 + n for n in range(3))
+"""Its entries when it had last entered at the reset vector, the CPU of its last entry or exit, and whether its last
+exit is one after which a kernel may enter again at once."""
 
-WAIT_MARK, ACCEPT_MARK, VIRQ_MARK, WORK_MARK = (RUN_CPU + 1 + n * thread_record.MARK for n in range(4))
+WAIT_MARK, ACCEPT_MARK, VIRQ_MARK, WORK_MARK = (FAST_EXIT + 1 + n * thread_record.MARK for n in range(4))
 """Per kind of phase a mark where it began."""
 
 N_FIELDS = WORK_MARK + thread_record.MARK

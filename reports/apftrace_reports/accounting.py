@@ -22,26 +22,27 @@ class AccountingLine:
         left: terms before the sign, name and number; null where the trace does not tell.
         right: terms after it.
         broken: the model found that it does not hold.
+        apart: how far the sides may lie apart.
         note: what the equation leaves open, or nothing.
     """
 
     left: tuple[Term, ...]
     right: tuple[Term, ...]
     broken: bool
+    apart: int = 0
     note: str = ""
 
     @property
     def sign(self) -> str:
-        """``=``, ``~`` where the note says how far the sides may lie apart, ``!=``, or ``?`` where nobody can tell."""
+        """``=``, ``~`` where the sides lie apart no farther than they may, ``!=``, or ``?`` where nobody can tell."""
         if self.broken:
             return "!="
         numbers = [number for _, number in (*self.left, *self.right)]
         if None in numbers:
             return "?"
-        if self.note:
-            return "~"
+        apart = abs(_sum(self.left) - _sum(self.right))
         # A sum that the model does not check, for want of a tracepoint, is not said to hold.
-        return "=" if _sum(self.left) == _sum(self.right) else "?"
+        return "=" if not apart else "~" if apart <= self.apart else "?"
 
     def equation(self) -> str:
         """Return ``try 567 = not_present 548 + repeated 19 + refused 0``."""
@@ -84,16 +85,17 @@ def accounting_lines(accounting: pl.DataFrame) -> tuple[AccountingLine, ...]:
     total = total_row(accounting)
     if total is None:
         return ()
-    return tuple(_line(total, identity) for identity in _IDENTITIES)
+    vcpus = max(1, accounting.height - 1)
+    return tuple(_line(total, identity, vcpus) for identity in _IDENTITIES)
 
 
-def _line(total: dict[str, Any], identity: _Identity) -> AccountingLine:
+def _line(total: dict[str, Any], identity: _Identity, vcpus: int) -> AccountingLine:
     left, right = (
         tuple((_NAMES.get(c, c), total[c]) for c in side if total[c] or c not in identity.seldom)
         for side in (identity.left, identity.right)
     )
     broken = any(text.startswith(f"{identity.left[0]} ") for text in total["broken"] or ())
-    return AccountingLine(left, right, broken, identity.note)
+    return AccountingLine(left, right, broken, vcpus if identity.note else 0, identity.note)
 
 
 def broken_identities(accounting: pl.DataFrame) -> tuple[str, ...]:

@@ -46,3 +46,9 @@ def waiting_engine(request: pytest.FixtureRequest) -> ModuleType:
 def ledger_engine(request: pytest.FixtureRequest) -> ModuleType:
     """Run a test with the compiled and with the interpreted ledger."""
     return _engine(request, "ledger")
+
+
+@pytest.fixture(params=["compiled", "interpreted"])
+def breaks_engine(request: pytest.FixtureRequest) -> ModuleType:
+    """Run a test with the compiled and with the interpreted breaks."""
+    return _engine(request, "breaks")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from tests.builders.story import (
@@ -11,6 +13,7 @@ from tests.builders.story import (
     WORKQUEUE,
     Story,
 )
+from tests.builders.tracedat import Event
 from tests.model.histories import PAGE
 from tests.model.support import (
     LATER,
@@ -208,13 +211,14 @@ def test_two_vcpus_wait_for_one_page() -> None:
         assert not rules(analysis)
 
 
-def test_a_memslot_of_which_no_life_is_known_gives_a_waiting_life_no_completed() -> None:
-    """Two VMs in lockstep: the second is always alone at the end, and once while the first's late one comes."""
+@pytest.mark.parametrize("behind", [MS, 5 * US])
+def test_a_memslot_of_which_no_life_is_known_gives_a_waiting_life_no_completed(behind: int) -> None:
+    """Two VMs in lockstep: the second is alone at the end or never, and once while the first's late one comes."""
     story = Story()
     for n in range(30):
         at = START + n * 4 * MS
         story.pv_life(at=at, gva=PAGE + (n << 12), completed=at + MS)
-        story.pv_life(at=at + US, gva=PAGE + (n << 12), vm=1, completed=at + 2 * MS)
+        story.pv_life(at=at + US, gva=PAGE + (n << 12), vm=1, completed=at + MS + behind)
     done = LATER + 2 * MS
     story.pv_life(at=LATER, gva=PAGE, completed=done, ready=done - 10 * US)
     waits = story.pv_life(at=LATER + US, gva=PAGE, vm=1, without=UNDONE)
@@ -223,6 +227,39 @@ def test_a_memslot_of_which_no_life_is_known_gives_a_waiting_life_no_completed()
     open_life = life(analysis, waits, tid=story.tid(0, vm=1))
     assert (open_life["completed"], open_life["outcome"]) == (None, "in_flight")
     assert not rules(analysis, "error")
+
+
+def test_a_second_memslot_is_a_vms_own_though_two_vcpus_wait_for_each_of_its_pages() -> None:
+    """Pages of it are waited for by both at once, but for one; none is without a memslot of its own."""
+    high = 1 << 32
+    story = Story()
+    for n in range(40):
+        story.pv_life(at=START + n * 4 * MS, gva=PAGE + (n << 12))
+        story.pv_life(at=START + n * 4 * MS + 2 * MS, vcpu=1, gva=PAGE + ((100 + n) << 12))
+    shared = START + 200 * MS
+    for n in range(15):
+        for vcpu in (0, 1):
+            done = shared + n * 4 * MS + MS + vcpu * US
+            story.pv_life(
+                at=shared + n * 4 * MS + vcpu * US,
+                vcpu=vcpu,
+                gva=high + (n << 12),
+                completed=done,
+            )
+    token = story.pv_life(at=LATER, gva=high + (90 << 12), without=ANSWER)
+    story.progress(start=LATER + 2 * MS, end=LATER + 400 * MS)
+    for n, record in enumerate(story.records):
+        if (
+            isinstance(record, Event)
+            and record.name == "kvm_async_pf_completed"
+            and record.fields["gva"] >= high
+        ):
+            story.records[n] = replace(
+                record, fields=record.fields | {"address": record.fields["address"] + high}
+            )
+    analysis = analyse(story, off=WORKQUEUE_EVENTS)
+    assert life(analysis, token)["completed"] is not None
+    assert life(analysis, token)["outcome"] == "lost"
 
 
 def test_the_work_pointer_tells_whose_completed_it_is() -> None:

@@ -327,6 +327,21 @@ def test_undecided_where_the_vcpu_had_not_run_before_readies_were_not_traced() -
     assert not rules(analysis, "error")
 
 
+def test_lost_where_it_was_stuck_for_very_long_before_readies_were_not_traced() -> None:
+    """Of a vCPU that does nothing but enter and leave the guest no reading tells; the time does."""
+    story = Story()
+    for vcpu in (0, 1):
+        calm(story, vcpu=vcpu, halt=True)
+    token = story.halt_life(at=LATER, without={"ready"})
+    story.progress(start=LATER + 2 * MS, end=LATER + 700 * MS)
+    calm(story, lives=250, vcpu=1, start=LATER + 2 * MS, halt=True)
+    for n in range(12):
+        story.halt_life(at=LATER + 520 * MS + n * MS, vcpu=1, without={"ready"})
+    for vcpu in (0, 1):
+        calm(story, vcpu=vcpu, start=LATER + 710 * MS, halt=True)
+    assert life(analyse(story), token)["outcome"] == "lost"
+
+
 def test_undecided_beside_interrupts_whose_readies_were_not_traced() -> None:
     story = Story()
     calm(story)

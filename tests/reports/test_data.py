@@ -140,7 +140,7 @@ def test_accounting_reads_as_equations():
     assert second.equation() == (
         "not_present 425 = answered 420 + cancelled 2 + in_flight 1 + lost 1 + undecided 1"
     )
-    assert third.equation().startswith("delivered 420 ~ acks 420 (at most one per vCPU")
+    assert third.equation().startswith("delivered 420 = acks 420 (at most one per vCPU")
 
 
 @pytest.mark.parametrize(
@@ -170,6 +170,7 @@ def test_what_the_record_cuts_off_is_counted_where_there_is_any():
     [
         (41, 40, [], "delivered 41 ~ acks 40 ("),
         (40, 41, [], "delivered 40 ~ acks 41 ("),
+        (40, 0, [], "delivered 40 ? acks 0 ("),
         (40, 44, ["delivered 40 != acks 44 within 2"], "delivered 40 != acks 44 ("),
         (None, 41, [], "delivered - ? acks 41 ("),
         (40, None, [], "delivered 40 ? acks - ("),

@@ -161,7 +161,7 @@ def _in_flight(case: Case) -> Iterable[Finding]:
             confidence=POSSIBLE if old or kept else PROVED,
             cause="the worker has not answered"
             if old
-            else "not handed over, or the page-ready slot is taken"
+            else "not handed over"
             if kept
             else "the trace ends first",
             message=(
@@ -173,22 +173,27 @@ def _in_flight(case: Case) -> Iterable[Finding]:
 
 
 def _not_handed_over(case: Case, life: Row) -> bool:
-    """Say whether a completed life would be lost if only it were known that the slot was free meanwhile."""
-    return (
-        not (case.slot_known and case.rec.has(tp.MSR))
-        and case.stale.proves
-        and (life["entries_after"] or 0) >= MIN_ENTRIES
-        and (life["progress"] or 0) > case.stale.told
-    )
+    """Say whether a completed life would be lost if only one thing were known that the trace does not tell.
+
+    It is that the slot was free meanwhile, or how often the vCPU entered the guest after a work of which only the
+    end was traced.
+    """
+    if not case.stale.proves or (life["progress"] or 0) <= case.stale.told:
+        return False
+    if life["completed"] is None:
+        return True
+    return not (case.slot_known and case.rec.has(tp.MSR)) and (life["entries_after"] or 0) >= MIN_ENTRIES
 
 
 def _why_not_lost(case: Case, life: Row) -> str:
     if life["completed"] is None and life["finished"] is None:
         return "page still on its way: no kvm_async_pf_completed"
+    if _not_handed_over(case, life):
+        if life["completed"] is None:
+            return "too few entries since the end of the work: record kvm:kvm_async_pf_completed, which counts them"
+        return "page-ready slot taken: record kvm:kvm_msr, which shows the ACKs, and kvm:kvm_apic_accept_irq"
     if (life["slot_free"] or 0) <= case.stale.told < (life["progress"] or 0):
         return "page-ready slot taken by a delivery that was not ACKed"
-    if _not_handed_over(case, life):
-        return "page-ready slot taken: record kvm:kvm_msr, which shows the ACKs, and kvm:kvm_apic_accept_irq"
     return "still on its way: the vCPU had too little time or too few entries after completed"
 
 
@@ -234,7 +239,8 @@ LOST_WAKEUP = Rule(
     look_alikes="A life that is simply younger than others; a slot that an earlier delivery keeps (missing-ack, "
     "lost-interrupt, guest interrupts off); a vCPU that does not run; a queue cleared by EN=0, by a reset "
     "(kvm_entry at rip 0xfff0, INIT) or the VM's end; a CR0 write that leaves PG alone; a ready whose record was "
-    "lost. Repaired: an accept or ACK implies the ready; a new life of the gfn implies the end of the old one.",
+    "lost. Repaired: an accept or ACK implies the ready; a new life of the gfn on the vCPU "
+    "implies the end of the old one, undecided how where no record was lost.",
     needs=(tp.NOT_PRESENT, tp.READY, tp.COMPLETED),
     stand_ins={tp.COMPLETED: (tp.QUEUE_WORK, tp.EXECUTE_START, tp.EXECUTE_END)},
     helps=(tp.ENTRY, tp.EXIT, tp.MSR, tp.ACCEPT, tp.INJ_EXCEPTION, tp.SMM, tp.CR),

@@ -72,8 +72,11 @@ def _why_undecided(life: Row) -> tuple[str, str]:
             "but its vCPU may have been where records were lost or no CPU was recorded",
         )
     if life["forgotten"] is not None:
+        swept = f", which drops its queue on {life['swept_by']}, on hosts without ab4e41eb9fab" * bool(
+            life["swept_by"]
+        )
         return (
-            "over for KVM without a ready",
+            f"over for KVM without a ready{swept}",
             "but its page faulted again, so that it was over for KVM; nothing shows that the guest was told",
         )
     return (
@@ -116,8 +119,10 @@ EVENTS_LOST = Rule(
         INFO,
     ),
     title="Records lost",
-    means="Nothing for the guest: the record has holes, and what falls into them is undecided.",
-    shown_by="Missed-event flags of the sub-buffers, overrun and dropped counts of the buffer statistics.",
+    means="Nothing for the guest: the record has holes, or lacks what must have been; what falls there is open.",
+    shown_by="Missed-event flags of the sub-buffers, overrun and dropped counts of the buffer statistics; a CPU "
+    "that is left by who never came to it, a vCPU that enters or exits twice in a row; a fault that was over for KVM "
+    "without a ready.",
     look_alikes="-",
     needs=(),
     remedy="A bigger ring buffer (trace-cmd record -b), fewer events, a quieter host.",

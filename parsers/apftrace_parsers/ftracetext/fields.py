@@ -188,8 +188,11 @@ _RESULTS = {b"Ignored": 0, b"Failed": 1, b"Delayed": 2, b"Recovered": 3}
 
 
 def _isa(reason: bytes) -> int:
-    # Both print the exits of SVM in their own way, those of VMX in capitals.
-    return _SVM if reason.startswith(b"EXIT_") or reason.islower() else _VMX
+    # The kernel's symbols of SVM are small, or of an exception, those of trace-cmd's plugin begin with EXIT_; those of
+    # VMX are capitals in both. A number, and the plugin's UNKNOWN, may be of either.
+    if reason == b"UNKNOWN" or reason[:1].isdigit():
+        return 0
+    return _SVM if reason.startswith(b"EXIT_") or reason.islower() or reason.endswith(b" excp") else _VMX
 
 
 def _form(pattern: bytes, **readers: Callable[[bytes], int] | int) -> Form:
@@ -262,7 +265,7 @@ FORMS: dict[str, tuple[Form, ...]] = {
     ),
     "kvm_exit": (
         _form(
-            rb"(?:vcpu (?P<vcpu_id>\d{1,9}) )?reason (?=(?P<isa>\S{1,64}))(?P<exit_reason>\S{1,64})",
+            rb"(?:vcpu (?P<vcpu_id>\d{1,9}) )?reason (?=(?P<isa>\S{1,64}(?: excp)?))(?P<exit_reason>\S{1,64})",
             exit_reason=lambda name: _EXITS.get(name, -1),
             isa=_isa,
         ),

@@ -57,7 +57,8 @@ class TestInFlight:
         findings = found(analysis, "in-flight")
         assert [f["token"] for f in findings] == tokens
         assert {(f["severity"], f["confidence"]) for f in findings} == {("warning", "possible")}
-        assert {f["cause"] for f in findings} == {"not handed over, or the page-ready slot is taken"}
+        assert {f["cause"] for f in findings} == {"not handed over"}
+        assert all("record kvm:kvm_msr" in f["not_ruled_out"][0] for f in findings)
         assert analysis.verdict == "warnings"
         assert not rules(analysis, "error")
 

@@ -134,6 +134,11 @@ class TestLostWakeup:
         calm(story)
         story.pv_life(at=LATER, without=ANSWER | {"completed"})
         story.progress(start=LATER + MS, end=LATER + STUCK_FOR)
+        # How often the vCPU had entered by the end of the work is not told before its next fault.
+        (finding,) = found(analyse(story), "in-flight")
+        assert (finding["severity"], finding["confidence"]) == ("warning", "possible")
+        assert "record kvm:kvm_async_pf_completed" in finding["not_ruled_out"][0]
+        story.pv_life(at=LATER + 20 * MS)
         assert [f["token"] for f in found(analyse(story), "lost-wakeup")] == [STUCK]
 
     @pytest.mark.parametrize("off", ["kvm_apic_accept_irq", "kvm_entry"])
@@ -163,9 +168,19 @@ class TestLostWakeup:
         assert [f["token"] for f in found(analyse(story), "lost-wakeup")] == [STUCK]
 
     def test_found_where_only_the_end_of_the_work_tells_that_it_was_completed(self) -> None:
-        analysis = analyse(histories.lost_wakeup(), off=["kvm_async_pf_completed"])
+        story = histories.lost_wakeup()
+        story.pv_life(at=LATER + 20 * MS)
+        analysis = analyse(story, off=["kvm_async_pf_completed"])
         assert [f["token"] for f in found(analysis, "lost-wakeup")] == [STUCK]
         assert analysis.verdict == "anomaly"
+
+    def test_quiet_where_the_vcpu_ran_only_before_the_end_of_the_work(self) -> None:
+        story = Story()
+        calm(story)
+        story.pv_life(at=LATER, completed=LATER + 300 * MS, without=ANSWER | {"entry_ready"})
+        story.progress(start=LATER + MS, end=LATER + 290 * MS)
+        story.progress(start=LATER + 330 * MS, end=LATER + 340 * MS, every=5 * MS)
+        assert not rules(analyse(story, off=["kvm_async_pf_completed"]), "error")
 
     def test_undecided_where_the_rule_cannot_look(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """A stuck life is never counted among the cancelled of a clean trace."""
