@@ -77,3 +77,5 @@ def main() -> None:
         fail(f"{error.filename}: {error.strerror}" if error.filename else str(error), UNREADABLE)
     except ApftraceError as error:
         fail(str(error), UNREADABLE)
+    except MemoryError:
+        fail("out of memory; a trace takes some 1.1 kB for each async page fault in it", UNREADABLE)

@@ -108,7 +108,7 @@ def _by_suffix(output: Path | None) -> str:
         return "jsonl"
     suffix = {".arrow": "arrow", ".feather": "arrow", ".parquet": "parquet", ".csv": "csv", ".jsonl": "jsonl"}
     if output.suffix not in suffix:
-        raise click.UsageError(f"no format for {output.name}: use --format or one of {' '.join(suffix)}")
+        raise click.UsageError(f"no format for {output}: use --format or one of {' '.join(suffix)}")
     return suffix[output.suffix]
 
 

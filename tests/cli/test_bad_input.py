@@ -41,6 +41,17 @@ def test_whether_a_file_may_be_read_is_known_when_it_is_opened(
 
 
 @every_verb
+def test_where_memory_ends(run: Run, traces: Path, verb: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def greedy(*_: Any, **__: Any) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("apftrace_parsers.registry.open_source", greedy)
+    result = run(verb, traces / "calm.dat")
+    assert (result.status, result.out) == (3, b"")
+    assert result.one_line().startswith("apftrace: out of memory")
+
+
+@every_verb
 def test_a_file_that_may_not_be_read(
     run: Run, traces: Path, verb: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
