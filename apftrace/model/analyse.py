@@ -40,13 +40,11 @@ def analyse_source(source: Source, *, late_after: int | None = None) -> Analysis
     """
     if source.info.peer is not None:
         return _guest_alone(source)
-    threshold = late_after if _is_in_ns(source) else None
-    rec, result = _recorded(source, threshold)
+    rec, result = _recorded(source, late_after)
     if not _serves_pages(rec) and _is_guest(source):
         return _guest_alone(source)
-    case = _correlated(source, rec, threshold)
-    analysis = _concluded(source, case, (describe(source, rec, result),))
-    return analysis if threshold == late_after else _with_learned_thresholds(analysis)
+    case = _correlated(source, rec, late_after)
+    return _concluded(source, case, (describe(source, rec, result),), late_after)
 
 
 def _serves_pages(rec: Recording) -> bool:
@@ -75,41 +73,41 @@ def analyse_pair(source: Source, guests: Sequence[GuestInput], *, late_after: in
     """
     from apftrace.model.guest.pair import with_guests
 
-    threshold = late_after if _is_in_ns(source) else None
-    rec, result = _recorded(source, threshold)
-    case = _correlated(source, rec, threshold)
-    case, recorded = with_guests(case, source, guests, threshold)
+    rec, result = _recorded(source, late_after)
+    case = _correlated(source, rec, late_after)
+    case, recorded = with_guests(case, source, guests, _threshold(source, late_after))
     inputs = [describe(source, rec, result)]
     inputs += [describe(g.source, r, res) for g, (r, res) in zip(guests, recorded, strict=True)]
-    analysis = _concluded(source, case, tuple(inputs))
-    return analysis if threshold == late_after else _with_learned_thresholds(analysis)
-
-
-def _with_learned_thresholds(analysis: Analysis) -> Analysis:
-    told = (
-        f"--late-after is a time, and clock {analysis.inputs[0].clock} counts ticks: thresholds are learned"
-    )
-    return replace(analysis, unsafe=(*analysis.unsafe, told))
+    return _concluded(source, case, tuple(inputs), late_after)
 
 
 def _recorded(source: Source, late_after: int | None) -> tuple[Recording, PassResult]:
-    return record(source, lasting=lasting(late_after, clock_is_ns=_is_in_ns(source)))
+    return record(source, lasting=lasting(_threshold(source, late_after), clock_is_ns=_is_in_ns(source)))
 
 
 def _correlated(source: Source, rec: Recording, late_after: int | None = None) -> Case:
-    return correlate(rec, late_after=late_after, clock_is_ns=_is_in_ns(source))
+    return correlate(rec, late_after=_threshold(source, late_after), clock_is_ns=_is_in_ns(source))
+
+
+def _threshold(source: Source, late_after: int | None) -> int | None:
+    # A time says nothing to a clock that counts ticks.
+    return late_after if _is_in_ns(source) else None
 
 
 def _is_in_ns(source: Source) -> bool:
     return source.info.clock_unit == "ns"
 
 
-def _concluded(source: Source, case: Case, inputs: tuple[Input, ...]) -> Analysis:
+def _concluded(source: Source, case: Case, inputs: tuple[Input, ...], late_after: int | None) -> Analysis:
     """Conclude a host's case, with a second look at its source: close at the lives told in full, and for excerpts."""
     sums = _Sums(case)
     case = replace(case, close=look_closely(source, case))
     analysis = conclude(case, inputs, sums)
-    return replace(analysis, excerpts=excerpts(source, case, analysis.findings))
+    unsafe = analysis.unsafe
+    if _threshold(source, late_after) != late_after:
+        clock = source.info.clock
+        unsafe += (f"--late-after is a time, and clock {clock} counts ticks: thresholds are learned",)
+    return replace(analysis, unsafe=unsafe, excerpts=excerpts(source, case, analysis.findings))
 
 
 class _Sums:

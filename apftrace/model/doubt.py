@@ -58,7 +58,7 @@ def with_sweeps(rec: Recording, lives: pl.DataFrame, stale: Staleness) -> pl.Dat
     life is then lost by that clear, if later faults of its vCPU were answered. Otherwise the guest may just be on
     its way through a reset: the life is undecided.
     """
-    waits = lives.filter(pl.col("outcome").is_in(["lost", "in_flight"]) | pl.col("forgotten").is_not_null())
+    waits = lives.filter(pl.col("outcome").is_in(["lost", "in_flight"]) | pl.col("forgotten"))
     if not waits.height:
         return without(lives, {"swept": pl.Int64(), "swept_by": pl.String()})
     theirs = pl.col("tid").is_in(waits["tid"].unique().implode())

@@ -192,10 +192,15 @@ def resets(rec: Recording, threads: pl.DataFrame) -> pl.DataFrame:
     sender = threads.select("tid", "vm", pl.col("vcpu").alias("by"))
     target = threads.select("vm", pl.col("vcpu").cast(pl.Int64).alias("b"), "tid")
     found = sent.join(sender, on="tid", how="inner").drop("tid").join(target, on=["vm", "b"], how="inner")
-    read = pl.concat(rec.kind(k).select("seq", "tid", "entries") for k in _READ).sort("seq")
+    read = _readings(rec).drop("at").sort("seq")
     found = found.sort("seq").join_asof(read, on="seq", by="tid", strategy="backward", check_sortedness=False)
     found = found.with_columns(pl.col("entries").fill_null(0))
     return pl.concat([own, found.select(own.columns)]).sort("seq")
+
+
+def _readings(rec: Recording) -> pl.DataFrame:
+    """Return what anchors tell of their threads' entries into the guest: seq, tid, at (instant) and entries."""
+    return pl.concat(rec.kind(k).select("seq", "tid", pl.col("ts").alias("at"), "entries") for k in _READ)
 
 
 def _resets_as_clears(found: pl.DataFrame) -> pl.DataFrame:
@@ -264,7 +269,7 @@ def _read_after_work(rec: Recording, lives: pl.DataFrame) -> pl.DataFrame:
     asked = lives.filter(ended).select("life", "tid", pl.col("finished").alias("at"))
     if not asked.height:
         return without(lives, {"fin_entries": pl.Int32()})
-    read = pl.concat(rec.kind(k).select("tid", pl.col("ts").alias("at"), "entries") for k in _READ).sort("at")
+    read = _readings(rec).drop("seq").sort("at")
     found = asked.sort("at").join_asof(read, on="at", by="tid", strategy="forward", check_sortedness=False)
     last = rec.threads.select("tid", pl.col("entries").alias("all"))
     found = found.join(last, on="tid", how="left", maintain_order="left")
@@ -367,7 +372,7 @@ def with_outcome(
     ).with_columns(
         pl.when(pl.col("outcome") == "lost").then(pl.lit("lost-wakeup")).alias("lost_rule"),
         pl.when(~gone | (pl.col("outcome") == "answered")).then("repaired").alias("repaired"),
-        pl.when(gone & (pl.col("outcome") == "undecided")).then("ended").alias("forgotten"),
+        (gone & (pl.col("outcome") == "undecided")).alias("forgotten"),
         pl.when(pl.col("outcome") == "answered")
         .then(pl.coalesce("acked", "injected", "accepted", "ended"))
         .when(pl.col("outcome").is_in(["cancelled", "woken_by_all"]))

@@ -139,6 +139,11 @@ class Life:
     blocker: str | None
     steps: tuple[Step, ...]
 
+    @property
+    def lead(self) -> str:
+        """What stands before ``total`` in the story: of a lost life that is how long it was open."""
+        return "lost, open for " if self.outcome == "lost" else ""
+
 
 @dataclass(frozen=True)
 class VcpuRow:

@@ -217,7 +217,7 @@ def _latency(row: dict[str, Any], late_after: dict[str, int]) -> LatencyRow:
 def slowest_lives(analysis: Analysis, number: int, *, several: bool) -> tuple[Life, ...]:
     """Return the lives that took longest, the longest first: until the guest's task ran, where its trace shows that."""
     faults = analysis.faults
-    told = {(one.tid, one.token, one.not_present): one for one in analysis.stories}
+    told = _told(analysis)
     # Only the columns that decide are put in order; there may be millions of lives.
     order = (
         faults.lazy()
@@ -236,14 +236,18 @@ def slowest_lives(analysis: Analysis, number: int, *, several: bool) -> tuple[Li
 
 def lost_lives(analysis: Analysis, *, several: bool) -> tuple[Life, ...]:
     """Return the lost lives that have a story."""
-    told = {(one.tid, one.token, one.not_present): one for one in analysis.stories if one.outcome == "lost"}
-    if not told:
-        return ()
-    lost = analysis.faults.filter(pl.col("outcome") == "lost").sort("not_present")
+    told = _told(analysis)
+    begun = [one.not_present for one in analysis.stories if one.outcome == "lost"]
+    lost = analysis.faults.filter((pl.col("outcome") == "lost") & pl.col("not_present").is_in(begun))
     keyed = (
-        (told.get((row["tid"], row["token"], row["not_present"])), row) for row in lost.iter_rows(named=True)
+        (told.get((row["tid"], row["token"], row["not_present"])), row)
+        for row in lost.sort("not_present").iter_rows(named=True)
     )
     return tuple(_life(row | {"total": story.total}, story, several=several) for story, row in keyed if story)
+
+
+def _told(analysis: Analysis) -> dict[tuple[int, int, int], Story]:
+    return {(one.tid, one.token, one.not_present): one for one in analysis.stories}
 
 
 def _life(row: dict[str, Any], story: Story | None, *, several: bool) -> Life:

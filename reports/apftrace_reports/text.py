@@ -218,8 +218,9 @@ def _stories(data: ReportData) -> list[str]:
         return []
     out = [f"STORIES  the {'lost and the ' if data.lost else ''}slowest faults, step by step"]
     for life in data.told:
-        lost = "lost, open for " if life.outcome == "lost" else ""
-        out += wrap(f"{life.token}, {life.where}, {lost}{_short(life.total, data.unit)}:", WIDTH, "  ", "  ")
+        out += wrap(
+            f"{life.token}, {life.where}, {life.lead}{_short(life.total, data.unit)}:", WIDTH, "  ", "  "
+        )
         for step in life.steps:
             label = phase_label(step.phase) if step.phase else ""
             first = "    " + pad(f"+{_short(step.after, data.unit)}", 9) + " " + pad(label, 6)

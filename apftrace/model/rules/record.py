@@ -46,7 +46,7 @@ def _events_lost(case: Case) -> Iterable[Finding]:
             message=f"token {hexed(life['token'])} is undecided: it has no ready, {why}",
             not_ruled_out=[
                 "a ready whose record was lost",
-                *(["a lost wakeup: KVM dropped it with its queue"] if life["forgotten"] is not None else []),
+                *(["a lost wakeup: KVM dropped it with its queue"] if life["forgotten"] else []),
             ],
         )
     for ready in rows(case.readies.filter(pl.col("answer") == "undecided")):
@@ -71,7 +71,7 @@ def _why_undecided(life: Row) -> tuple[str, str]:
             "records may be missing while it was open",
             "but its vCPU may have been where records were lost or no CPU was recorded",
         )
-    if life["forgotten"] is not None:
+    if life["forgotten"]:
         swept = f", which drops its queue on {life['swept_by']}, on hosts without ab4e41eb9fab" * bool(
             life["swept_by"]
         )

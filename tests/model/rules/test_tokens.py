@@ -25,6 +25,16 @@ from tests.model.support import (
 TOKEN = 0x80000
 
 
+def _restored() -> Story:
+    """A VM that is restored while a fault is open: its guest enables anew, and its ids begin anew."""
+    story = Story()
+    calm(story)
+    story.pv_life(at=LATER, token=TOKEN, gva=PAGE, without=ANSWER)
+    story.enable(at=LATER + MS)
+    story.pv_life(at=LATER + 2 * MS, token=TOKEN, gva=PAGE + 0x1000)
+    return story
+
+
 class TestTokenReuse:
     def test_found(self) -> None:
         analysis = analyse(histories.token_reuse())
@@ -53,12 +63,7 @@ class TestTokenReuse:
 
     def test_quiet_when_a_broadcast_lies_between(self) -> None:
         """A restored VM, whose MSR writes were not recorded: its ids begin anew, and who slept was woken."""
-        story = Story()
-        calm(story)
-        story.pv_life(at=LATER, token=TOKEN, gva=PAGE, without=ANSWER)
-        story.enable(at=LATER + MS)
-        story.pv_life(at=LATER + 2 * MS, token=TOKEN, gva=PAGE + 0x1000)
-        assert not found(analyse(story, off=["kvm_msr"]), "token-reuse")
+        assert not found(analyse(_restored(), off=["kvm_msr"]), "token-reuse")
 
     def test_found_with_doubt_where_a_record_may_stand_there_twice(self) -> None:
         story = histories.token_reuse()
@@ -89,12 +94,7 @@ class TestTokenReuse:
         assert [row["use"] for row in analysis.faults.to_dicts()] == [1] * 12
 
     def test_quiet_when_the_first_life_was_cancelled_by_a_restore(self) -> None:
-        story = Story()
-        calm(story)
-        story.pv_life(at=LATER, token=TOKEN, gva=PAGE, without=ANSWER)
-        story.enable(at=LATER + MS)
-        story.pv_life(at=LATER + 2 * MS, token=TOKEN, gva=PAGE + 0x1000)
-        assert not rules(analyse(story), "error")
+        assert not rules(analyse(_restored()), "error")
 
     def test_quiet_when_an_ack_implies_the_ready_of_the_first(self) -> None:
         story = Story()
