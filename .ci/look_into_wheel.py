@@ -15,6 +15,7 @@ COMPILED = (
     "apftrace/unmerge",
     "apftrace/model/asleep",
     "apftrace/model/breaks",
+    "apftrace/model/faults",
     "apftrace/model/ledger",
     "apftrace/model/odometer",
     "apftrace/model/threads",

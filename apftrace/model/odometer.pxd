@@ -1,49 +1,27 @@
 # Types of odometer.py when Cython builds it; the .py alone is the interpreted form.
 cimport cython
 
-from apftrace.model.asleep cimport Asleep
 from apftrace.model.breaks cimport Breaks
-from apftrace.model.ledger cimport Ledger
-from apftrace.model.threads cimport Threads
-from apftrace.model.waiting cimport Waiting
+from apftrace.model.faults cimport Faults
 
 cdef int _TRY, _REPEATED, _NOT_PRESENT, _READY, _COMPLETED, _ENTRY, _EXIT, _MSR, _INJ_EXCEPTION
 cdef int _ACCEPT, _INJ_VIRQ, _PAGE_FAULT, _USERSPACE_EXIT, _SWITCH, _WAKING, _WAKEUP, _QUEUE_WORK
-cdef int _EXECUTE_START, _EXECUTE_END, _PROCESS_EXIT, _APICV_ACCEPT, _SPENT, _UNANSWERED, _RESET, _STARTUP, _LOST
+cdef int _EXECUTE_START, _EXECUTE_END, _PROCESS_EXIT, _APICV_ACCEPT, _RESET, _STARTUP, _LOST
 cdef long long _MSR_EN, _MSR_INT, _MSR_ACK, _PF_VECTOR, _MC_VECTOR, _HLT_VMX, _HLT_SVM, _MSR_VMX, _TIMER_VMX, _MSR_SVM
 cdef long long _RESET_RIP, _DM_SMI, _DM_INIT, _DM_SIPI
 cdef long long _NEVER, _ABSURD, _CPU_MASK
-cdef int _TID, _FIRST, _LAST, _CPU, _GONE, _STATE, _HOG, _BLOCKED_FOR, _GUEST, _HLTS
-cdef int _METERS, _N_METERS, _COUNTED, _MARK
+cdef int _TID, _LAST, _CPU, _GONE, _GUEST, _HLTS, _BLOCKED_FOR
 cdef int _ENTRIES, _VIRQS, _EXIT_TS, _ENTRY_TS, _PREV, _READY_GFN, _VCPU, _WORK
-cdef int _FAULTED, _LIFE, _LIFE_ENTRIES, _READY_ROW, _FIRST_FAULT, _TRIED, _TOLD, _QUEUED, _CHAIN, _SOLE
-cdef int _T_TS, _T_CPU, _T_GVA, _T_GFN, _T_ENTRIES, _T_EXIT, _T_FIRST, _AT_RESET, _RUN_CPU, _FAST_EXIT
-cdef int _WAIT_MARK, _ACCEPT_MARK, _VIRQ_MARK, _WORK_MARK, _FIELDS
-cdef int _K_BEGAN, _K_ENTRIES, _K_MARK, _KEPT
+cdef int _FAULTED, _LIFE, _LIFE_ENTRIES, _READY_ROW, _TOLD, _AT_RESET, _RUN_CPU, _FAST_EXIT
+cdef int _ACCEPT_MARK, _VIRQ_MARK, _FIELDS
 cdef int _N_VECTORS, _DUE, _OTHER, _OWN
 
-cdef class Odometer(Threads):
+cdef class Odometer(Faults):
     cdef int[::1] use, here
-    cdef Waiting waiting
-    cdef public Ledger ledger
-    cdef public Asleep asleep
-    cdef long long function, lasting, holding, runs
+    cdef long long holding, runs
     cdef Breaks run_breaks
 
-    cdef int _grow(self) except -1 with gil
     cdef void _fell_asleep(self, int slot, long long ts, int cpu) noexcept nogil
-    cdef inline Py_ssize_t _emit(self, int slot, int kind, long long ts, int cpu, long long a, long long b, long long c) except? -1 nogil
-    @cython.locals(alone=bint, waited=longlong)
-    cdef inline int _completed(self, int slot, long long ts, int cpu, long long gva, long long address) except -1 nogil
-    cdef inline int _spent(self, int slot, int at, long long ts, int cpu, bint lasted) except -1 nogil
-    cdef inline void _done(self, int at, long long ts) noexcept nogil
-    cdef inline int _try(self, int slot, long long ts, int cpu, long long gva, long long gfn) except -1 nogil
-    cdef inline int _untried(self, int slot, int last) except -1 nogil
-    cdef inline int _tried(self, int slot, long long gva) except -1 nogil
-    cdef inline int _begin(self, int slot, long long ts, int cpu, long long token, long long gva) except -1 nogil
-    @cython.locals(life=longlong)
-    cdef inline int _ready(self, int slot, long long ts, int cpu, long long token, long long gva) except -1 nogil
-    cdef inline int _queue_work(self, int slot, long long ts, int cpu, long long work, long long function) except -1 nogil
     @cython.locals(near=bint)
     cdef inline bint _keep(self, int slot, int kind, long long a, long long b, long long c) noexcept nogil
     @cython.locals(known=bint)
@@ -58,4 +36,3 @@ cdef class Odometer(Threads):
     @cython.locals(i=Py_ssize_t, k=int, slot=int)
     cpdef feed(self, const long long[::1] ts, const int[::1] cpu, const int[::1] tid, const int[::1] kind,
                    const long long[::1] a, const long long[::1] b, const long long[::1] c)
-    cdef int _unanswered(self, int at) except -1

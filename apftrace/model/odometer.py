@@ -18,12 +18,9 @@ from array import array
 from apftrace.model import thread_record as _thread
 from apftrace.model import tracepoints as _tp
 from apftrace.model import vcpu_record as _vcpu
-from apftrace.model.asleep import Asleep
 from apftrace.model.breaks import Break, Breaks
-from apftrace.model.ledger import Ledger
+from apftrace.model.faults import Faults
 from apftrace.model.readings import NEVER as _NEVER_SEEN
-from apftrace.model.threads import Threads
-from apftrace.model.waiting import Waiting
 
 try:
     import cython
@@ -39,40 +36,31 @@ _ACCEPT, _APICV_ACCEPT, _INJ_VIRQ = _tp.ACCEPT, _tp.APICV_ACCEPT, _tp.INJ_VIRQ
 _PAGE_FAULT, _USERSPACE_EXIT, _PROCESS_EXIT = _tp.PAGE_FAULT, _tp.USERSPACE_EXIT, _tp.PROCESS_EXIT
 _SWITCH, _WAKING, _WAKEUP = _tp.SWITCH, _tp.WAKING, _tp.WAKEUP
 _QUEUE_WORK, _EXECUTE_START, _EXECUTE_END = _tp.QUEUE_WORK, _tp.EXECUTE_START, _tp.EXECUTE_END
-_SPENT, _UNANSWERED, _RESET, _STARTUP, _LOST = _tp.SPENT, _tp.UNANSWERED, _tp.RESET, _tp.STARTUP, _tp.LOST
+_RESET, _STARTUP, _LOST = _tp.RESET, _tp.STARTUP, _tp.LOST
 _MSR_EN, _MSR_INT, _MSR_ACK = _tp.MSR_EN, _tp.MSR_INT, _tp.MSR_ACK
 _PF_VECTOR, _MC_VECTOR, _RESET_RIP = _tp.PF_VECTOR, _tp.MC_VECTOR, _tp.RESET_RIP
 _DM_SMI, _DM_INIT, _DM_SIPI = _tp.DM_SMI, _tp.DM_INIT, _tp.DM_SIPI
 _HLT_VMX, _HLT_SVM = _tp.HLT_EXITS
+_MSR_VMX, _TIMER_VMX, _MSR_SVM = _tp.FAST_EXITS
 _NEVER = _NEVER_SEEN
 _ABSURD = 2**60
 _CPU_MASK = 0xFFFF
 
 # Fields of a thread's record in ``state``.
-_TID, _FIRST, _LAST, _CPU = _thread.TID, _thread.FIRST, _thread.LAST, _thread.CPU
-_GONE, _STATE, _HOG, _GUEST, _HLTS = _thread.GONE, _thread.STATE, _thread.HOG, _thread.GUEST, _thread.HLTS
-_METERS, _N_METERS, _COUNTED, _MARK = _thread.METERS, _thread.N_METERS, _thread.COUNTED, _thread.MARK
-_BLOCKED_FOR = _thread.CLOCK + _thread.BLOCKED
+_TID, _LAST, _CPU, _GONE = _thread.TID, _thread.LAST, _thread.CPU, _thread.GONE
+_GUEST, _HLTS, _BLOCKED_FOR = _thread.GUEST, _thread.HLTS, _thread.CLOCK + _thread.BLOCKED
 _ENTRIES, _VIRQS, _EXIT_TS, _ENTRY_TS = _vcpu.ENTRIES, _vcpu.VIRQS, _vcpu.EXIT_TS, _vcpu.ENTRY_TS
 _PREV, _READY_GFN, _VCPU, _WORK = _vcpu.PREV, _vcpu.READY_GFN, _vcpu.VCPU, _vcpu.WORK
 _FAULTED, _LIFE, _LIFE_ENTRIES, _READY_ROW = _vcpu.FAULTED, _vcpu.LIFE, _vcpu.LIFE_ENTRIES, _vcpu.READY_ROW
-_FIRST_FAULT, _TRIED, _TOLD = _vcpu.FIRST_FAULT, _vcpu.TRIED, _vcpu.TOLD
-_QUEUED, _CHAIN, _SOLE = _vcpu.QUEUED, _vcpu.CHAIN, _vcpu.SOLE
-_AT_RESET, _RUN_CPU, _FAST_EXIT = _vcpu.AT_RESET, _vcpu.RUN_CPU, _vcpu.FAST_EXIT
-_T_TS, _T_CPU, _T_GVA, _T_GFN = _vcpu.T_TS, _vcpu.T_CPU, _vcpu.T_GVA, _vcpu.T_GFN
-_T_ENTRIES, _T_EXIT, _T_FIRST = _vcpu.T_ENTRIES, _vcpu.T_EXIT, _vcpu.T_FIRST
-_WAIT_MARK, _ACCEPT_MARK = _vcpu.WAIT_MARK, _vcpu.ACCEPT_MARK
-_VIRQ_MARK, _WORK_MARK, _FIELDS = _vcpu.VIRQ_MARK, _vcpu.WORK_MARK, _vcpu.N_FIELDS
-_K_BEGAN, _K_ENTRIES, _K_MARK, _KEPT = _vcpu.K_BEGAN, _vcpu.K_ENTRIES, _vcpu.K_MARK, _vcpu.KEPT
+_TOLD, _AT_RESET, _RUN_CPU, _FAST_EXIT = _vcpu.TOLD, _vcpu.AT_RESET, _vcpu.RUN_CPU, _vcpu.FAST_EXIT
+_ACCEPT_MARK, _VIRQ_MARK, _FIELDS = _vcpu.ACCEPT_MARK, _vcpu.VIRQ_MARK, _vcpu.N_FIELDS
 _N_VECTORS, _DUE, _OTHER, _OWN = _vcpu.N_VECTORS, _vcpu.DUE, _vcpu.OTHER, _vcpu.OWN
 
 _RARELY, _FEW = 500, 8
 """Entries and exits for each that has no counterpart, at least, or as many as one gap on all CPUs leaves."""
 
-_MSR_VMX, _TIMER_VMX, _MSR_SVM = _tp.FAST_EXITS
 
-
-class Odometer(Threads):
+class Odometer(Faults):
     """All threads' counters.
 
     Args:
@@ -85,156 +73,17 @@ class Odometer(Threads):
     """
 
     def __init__(self, lasting: int = 0) -> None:
-        super().__init__(_vcpu.blank())
-        self.lasting = lasting
+        super().__init__(lasting)
         self.holding = lasting // 10
         self.use = memoryview(array("i", [0]) * _N_VECTORS)
         self.use[_tp.LINUX_VECTOR] = _DUE
         self.here = memoryview(array("i", [-1]) * (_CPU_MASK + 1))
-        self.waiting = Waiting(_KEPT)
-        self.ledger = Ledger(_vcpu.READS)
-        self.ledger.state = self.state
-        self.asleep = Asleep()
         self.run_breaks = Breaks(_RARELY, _FEW)
         self.runs = 0
-        self.function = 0
-
-    def _grow(self) -> None:
-        Threads._grow(self)
-        self.ledger.state = self.state
 
     def _fell_asleep(self, slot: int, ts: int, cpu: int) -> None:
         base = slot * _FIELDS
         self.asleep.sleep(slot, ts, cpu, self.state[base + _BLOCKED_FOR], self.state[base + _ENTRY_TS])
-
-    def _emit(self, slot: int, kind: int, ts: int, cpu: int, a: int, b: int, c: int) -> int:
-        base = slot * _FIELDS
-        self._become(slot, self.state[base + _STATE], ts)
-        seq = self.ledger.put(kind, ts, cpu, base, a, b, c)
-        self._no_wait(base)
-        return seq
-
-    def _spent(self, slot: int, at: int, ts: int, cpu: int, *, lasted: bool) -> None:
-        # A phase ends with the row that comes next: if it lasted, tell ahead of that row what the meters counted.
-        base = slot * _FIELDS
-        since = self.state[base + at]
-        if since != _NEVER and lasted:
-            self._become(slot, self.state[base + _STATE], ts)
-            self._count(base, at)
-            self.ledger.put(_SPENT, ts, cpu, base, since, 0, 0)
-        self.state[base + at] = _NEVER
-
-    def _completed(self, slot: int, ts: int, cpu: int, gva: int, address: int) -> None:
-        # A completed names no vCPU: it is for a life that waits for this page; nearly always it is one.
-        base = slot * _FIELDS
-        at = self.waiting.first(gva)
-        alone = at >= 0 and self.waiting.after(at) < 0
-        sole = self.waiting.life[at] if alone else -1
-        self.state[base + _SOLE] = self.state[self.waiting.slot[at] * _FIELDS + _TID] if alone else -1
-        # Who waits for a page that several wait for is served in the order of arrival, as far as can be seen here.
-        while at >= 0 and self.waiting.kept[at * _KEPT + _K_MARK] != _NEVER:
-            at = self.waiting.after(at)
-        waited = self.lasting
-        if at >= 0:
-            waited = ts - self.waiting.kept[at * _KEPT + _K_BEGAN]
-            self._done(at, ts)
-        # The worker's meters reach back to its completed before, of the first one to when it was first seen.
-        if self.state[base + _WORK_MARK] == _NEVER:
-            self.state[base + _WORK_MARK] = self.state[base + _FIRST]
-        self._spent(slot, _WORK_MARK, ts, cpu, lasted=waited >= self.lasting)
-        self._emit(slot, _COMPLETED, ts, cpu, gva, address, sole)
-        self._mark(base, _WORK_MARK, ts)
-
-    def _done(self, at: int, ts: int) -> None:
-        # From here on a life waits for its vCPU.
-        kept = at * _KEPT
-        vcpu = self.waiting.slot[at] * _FIELDS
-        self._become(self.waiting.slot[at], self.state[vcpu + _STATE], ts)
-        self.waiting.kept[kept + _K_ENTRIES] = self.state[vcpu + _ENTRIES]
-        self.waiting.kept[kept + _K_MARK] = ts
-        for meter in range(_N_METERS):
-            self.waiting.kept[kept + _K_MARK + 1 + meter] = self.state[vcpu + _METERS + meter]
-        self._no_wait(vcpu)
-
-    def _try(self, slot: int, ts: int, cpu: int, gva: int, gfn: int) -> None:
-        # What it becomes is known with the thread's next fault event.
-        base = slot * _FIELDS
-        self._untried(slot, last=0)
-        self.asleep.forget(slot)
-        self.state[base + _T_TS] = ts
-        self.state[base + _T_CPU] = cpu
-        self.state[base + _T_GVA] = gva
-        self.state[base + _T_GFN] = gfn
-        self.state[base + _T_ENTRIES] = self.state[base + _ENTRIES]
-        self.state[base + _T_EXIT] = self.state[base + _EXIT_TS]
-        self.state[base + _T_FIRST] = self.state[base + _FAULTED] < 0
-        self.state[base + _FAULTED] = _TRY
-        self.state[base + _CHAIN] = _TRY
-        self._no_wait(base)
-
-    def _untried(self, slot: int, last: int) -> None:
-        # A try that became nothing is an anchor of its own, with the thread's reading at its time.
-        base = slot * _FIELDS
-        if self.state[base + _FAULTED] == _TRY:
-            entries, exit_ts = self.state[base + _ENTRIES], self.state[base + _EXIT_TS]
-            self.state[base + _ENTRIES] = self.state[base + _T_ENTRIES]
-            self.state[base + _EXIT_TS] = self.state[base + _T_EXIT]
-            self.state[base + _FIRST_FAULT] = self.state[base + _T_FIRST]
-            ts, gva, gfn = self.state[base + _T_TS], self.state[base + _T_GVA], self.state[base + _T_GFN]
-            self.ledger.put(_TRY, ts, self.state[base + _T_CPU], base, gva, gfn, last)
-            self.state[base + _ENTRIES], self.state[base + _EXIT_TS] = entries, exit_ts
-
-    def _tried(self, slot: int, gva: int) -> bool:
-        # Say whether the thread's previous fault event is the try that came to this, and take it off.
-        base = slot * _FIELDS
-        self.asleep.forget(slot)
-        self.state[base + _FIRST_FAULT] = self.state[base + _FAULTED] < 0
-        if self.state[base + _FAULTED] == _TRY and self.state[base + _T_GVA] == gva:
-            return True
-        self._untried(slot, last=0)
-        self.state[base + _FIRST_FAULT] = self.state[base + _FAULTED] < 0
-        return False
-
-    def _begin(self, slot: int, ts: int, cpu: int, token: int, gva: int) -> None:
-        base = slot * _FIELDS
-        tried = self._tried(slot, gva)
-        self.state[base + _TRIED] = self.state[base + _T_TS] if tried else _NEVER
-        gfn = self.state[base + _T_GFN] if tried else -1
-        if self.state[base + _CHAIN] != _QUEUE_WORK:
-            self.state[base + _QUEUED] = -1
-        life = self._emit(slot, _NOT_PRESENT, ts, cpu, token, gva, gfn)
-        kept = self.waiting.begin(slot, life, token, gva) * _KEPT
-        self.waiting.kept[kept + _K_BEGAN] = ts
-        self.waiting.kept[kept + _K_MARK] = _NEVER
-        self.state[base + _LIFE] = life
-        self.state[base + _LIFE_ENTRIES] = self.state[base + _ENTRIES]
-        self.state[base + _FAULTED] = _NOT_PRESENT
-        self.state[base + _CHAIN] = _NOT_PRESENT
-
-    def _ready(self, slot: int, ts: int, cpu: int, token: int, gva: int) -> None:
-        base = slot * _FIELDS
-        life = -1
-        at = self.waiting.answer(slot, token, gva)
-        if at >= 0:
-            life = self.waiting.life[at]
-            for field in range(_MARK):
-                self.state[base + _WAIT_MARK + field] = self.waiting.kept[at * _KEPT + _K_MARK + field]
-            self._spent(slot, _WAIT_MARK, ts, cpu, lasted=ts - self.state[base + _WAIT_MARK] >= self.lasting)
-        self.state[base + _READY_GFN] = gva >> 12
-        self.state[base + _READY_ROW] = self._emit(slot, _READY, ts, cpu, token, gva, life)
-
-    def _queue_work(self, slot: int, ts: int, cpu: int, work: int, function: int) -> None:
-        # schedule_work comes right after not_present on the same thread, before 5.8 right before it: that
-        # is how the address of async_pf_execute is learned.
-        base = slot * _FIELDS
-        before = self.state[base + _PREV]
-        if before == _NOT_PRESENT or (before == _TRY and self.function == 0):
-            self.function = function
-        if function == self.function:
-            of = self.state[base + _LIFE] if self.state[base + _CHAIN] == _NOT_PRESENT else -1
-            seq = self._emit(slot, _QUEUE_WORK, ts, cpu, work, function, of)
-            self.state[base + _QUEUED] = seq if of < 0 else -1
-            self.state[base + _CHAIN] = _QUEUE_WORK
 
     def _keep(self, slot: int, kind: int, a: int, b: int, c: int) -> bool:
         # Say whether an event is an anchor, and learn from it what later events mean.
@@ -390,26 +239,6 @@ class Odometer(Threads):
                 else:
                     self._own(slot, k, ts[i], cpu[i], a[i], b[i], c[i])
                     self.state[slot * _FIELDS + _PREV] = k
-
-    def finish(self) -> None:
-        """Close the books: a try that is its thread's last fault event becomes an anchor."""
-        for slot in range(self.n_threads):
-            self._untried(slot, last=1)
-            self.state[slot * _FIELDS + _FAULTED] = -1
-        for at in self.waiting.all():
-            self._unanswered(at)
-
-    def _unanswered(self, at: int) -> None:
-        # A completed life without a ready: what its vCPU had counted by then.
-        kept = at * _KEPT
-        done = self.waiting.kept[kept + _K_MARK]
-        if done != _NEVER:
-            base = self.waiting.slot[at] * _FIELDS
-            self.state[base + _COUNTED + _HLTS - _METERS] = self.waiting.kept[
-                kept + _K_MARK + 1 + _HLTS - _METERS
-            ]
-            entries = self.waiting.kept[kept + _K_ENTRIES]
-            self.ledger.put(_UNANSWERED, done, -1, base, self.waiting.life[at], entries, 0)
 
     def broken_runs(self) -> list[Break]:
         """Return where a CPU lost a record, as two entries or two exits of a vCPU in a row show."""

@@ -1,4 +1,4 @@
-"""Both engines of the fold: the odometer, and the ledger and the waiting lives that it writes to."""
+"""Both engines of the fold: the odometer, and what it stands on and writes to."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from apftrace.model import asleep, breaks, ledger, odometer, threads, waiting
+from apftrace.model import asleep, breaks, faults, ledger, odometer, threads, waiting
 from tests import engines
 
 if TYPE_CHECKING:
     from types import ModuleType
 
 COMPILED = {
-    "asleep": asleep, "breaks": breaks, "ledger": ledger, "waiting": waiting, "threads": threads, "odometer": odometer,
+    "asleep": asleep, "breaks": breaks, "ledger": ledger, "waiting": waiting, "threads": threads, "faults": faults,
+    "odometer": odometer,
 }  # fmt: skip
 _FRESH = engines.interpreted(list(COMPILED.values()))
 INTERPRETED = _FRESH["odometer"]
