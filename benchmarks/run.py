@@ -148,7 +148,7 @@ def measure(every: Sequence[Job], runs: int) -> dict[str, Usage]:
 
 
 def walks(trace: Path, runs: int) -> dict[str, float]:
-    """Return the medians of what walk.py prints."""
+    """Return the medians of what walk.py prints, which are the least of several rounds each."""
     command = (sys.executable, str(HERE / "walk.py"), str(trace))
     found = [json.loads(subprocess.run(command, capture_output=True, check=True).stdout) for _ in range(runs)]
     return {key: median(one[key] for one in found) for key in found[0]}
