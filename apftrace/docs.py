@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
     from apftrace.model.rules.base import Rule
 
-SEVERITIES = ("error", "warning", "info")
 _COMMITS = "https://git.kernel.org/linus/"
 _MADE = "<!-- Made by python -m apftrace.docs: edit the code that it describes, then run that. -->"
 _VERDICT = re.compile(r"^```verdict\n.*?^```$", re.M | re.S)

@@ -12,12 +12,12 @@ import pytest
 import apftrace
 from apftrace import docs, schema
 from apftrace.cli import cli
+from apftrace.grades import CONFIDENCES, SEVERITIES
 from apftrace.model import judge
 from apftrace.model import tracepoints as tp
 from apftrace.model.guest import hooks
 from apftrace.model.guest.clock import METHODS
 from apftrace.model.rules import CATALOGUE
-from apftrace.model.rules.base import LIKELY, POSSIBLE, PROVED
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -171,7 +171,7 @@ def test_reading_a_report_knows_every_word():
     assert cells(page, "method") == list(METHODS)
     stated = set(re.findall(r'return "(\w+)", f?"', Path(judge.__file__).read_text("utf-8")))
     assert stated == set(cells(page, "verdict"))
-    assert [w for w in (PROVED, LIKELY, POSSIBLE, *docs.SEVERITIES) if f"`{w}`" not in words] == []
+    assert [w for w in (*CONFIDENCES, *SEVERITIES) if f"`{w}`" not in words] == []
 
 
 def test_status_promises_nothing_that_is_built_and_hides_nothing_that_is_not():

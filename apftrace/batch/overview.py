@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from apftrace.batch.labels import LABELS
 from apftrace.batch.runs import FAILED, analysed
+from apftrace.grades import NEVER, SEVERITIES, at_least
 
 if TYPE_CHECKING:
     from apftrace.batch.allow import AllowList
@@ -17,9 +18,6 @@ if TYPE_CHECKING:
 
 VERDICTS = ("anomaly", "undecided", "unusable", "warnings", "clean")
 """Verdicts of traces, the one to look at first in front."""
-
-SEVERITIES = ("error", "warning", "info")
-NEVER = "never"
 
 
 @dataclass(frozen=True)
@@ -58,9 +56,7 @@ class Batch:
 
     def failing(self, line: Line) -> list[str]:
         """Return the rules for which a run fails the batch."""
-        if self.fail_on == NEVER:
-            return []
-        severe = SEVERITIES[: SEVERITIES.index(self.fail_on) + 1]
+        severe = at_least(self.fail_on)
         return [
             rule
             for rule, found in line["counts"]["rules"].items()

@@ -11,6 +11,7 @@ import click
 from apftrace.cli.screen import refuse_to_overwrite, say
 from apftrace.cli.traces import analysed, named_trace, tsc_offsets_of
 from apftrace.errors import ReportError
+from apftrace.grades import NEVER, SEVERITIES, at_least
 from apftrace_parsers.clock import STAMP_LIMIT
 
 if TYPE_CHECKING:
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from apftrace_reports.base import Report
 
 FORMATS = ("html", "text", "md", "json", "junit", "parquet")
-_SEVERITIES = ("error", "warning", "info")
 
 
 @click.command()
@@ -59,7 +59,7 @@ _SEVERITIES = ("error", "warning", "info")
 )
 @click.option(
     "--fail-on",
-    type=click.Choice(("error", "warning", "info", "never")),
+    type=click.Choice((*SEVERITIES, NEVER)),
     default="error",
     show_default=True,
     help="Exit with 1 when there is a finding at least this severe.",
@@ -156,10 +156,8 @@ def _text_and_page(analysis: Analysis, page: Path) -> None:
 
 def status(analysis: Analysis, fail_on: str) -> int:
     """Return the exit status: 1 beats 4, because a finding stands whatever else was lost."""
-    if fail_on != "never":
-        severe = _SEVERITIES[: _SEVERITIES.index(fail_on) + 1]
-        if analysis.findings["severity"].is_in(severe).any():
-            return 1
+    if analysis.findings["severity"].is_in(at_least(fail_on)).any():
+        return 1
     return 4 if analysis.unsafe or analysis.verdict == "unusable" else 0
 
 

@@ -11,11 +11,11 @@ import click
 
 from apftrace.cli.analyze import nanoseconds
 from apftrace.cli.screen import say
+from apftrace.grades import NEVER, SEVERITIES
 
 if TYPE_CHECKING:
     from apftrace.batch.overview import Batch
 
-_SEVERITIES = ("error", "warning", "info")
 _LABELS = ("kernel", "host", "job")
 _STEP_SUMMARY = 1 << 20
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
@@ -111,7 +111,7 @@ class Size(click.ParamType[int]):
 )
 @click.option(
     "--fail-on",
-    type=click.Choice((*_SEVERITIES, "never")),
+    type=click.Choice((*SEVERITIES, NEVER)),
     default="error",
     show_default=True,
     help="Exit with 1 when there is a finding at least this severe.",

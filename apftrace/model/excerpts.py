@@ -12,7 +12,7 @@ import polars as pl
 
 from apftrace.model import tracepoints as tp
 from apftrace.model.evidence import text_of
-from apftrace.model.rules.base import plural
+from apftrace.model.rules.base import ERROR, WARNING, plural
 from apftrace_parsers.base import PassResult
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ Line = tuple[int, int, int, int, int, int, int]
 def excerpts(source: Source, case: Case, findings: pl.DataFrame) -> dict[str, tuple[str, ...]]:
     """Return, by finding id, the raw lines around the worst findings that are about a thread and a time."""
     told = findings.filter(
-        pl.col("severity").is_in(["error", "warning"])
+        pl.col("severity").is_in([ERROR, WARNING])
         & pl.col("tid").is_not_null()
         & pl.col("ts").is_not_null()
         & pl.col("end").is_not_null()

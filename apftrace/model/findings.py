@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import polars as pl
 import pyarrow as pa
 
+from apftrace.grades import SEVERITIES
 from apftrace.model.evidence import texts
-from apftrace.model.rules.base import ERROR, EVIDENCE_PER_RULE, INFO, WARNING, framed, listed
+from apftrace.model.rules.base import EVIDENCE_PER_RULE, framed, listed
 from apftrace.schema import FINDINGS
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from apftrace.model.correlate import Case
     from apftrace.model.rules.base import Finding
 
-_SEVERITY_ORDER = {ERROR: 0, WARNING: 1, INFO: 2}
+_SEVERITY_ORDER = {severity: place for place, severity in enumerate(SEVERITIES)}
 
 _UNSIGNED = ("blocker", "gva", "token")
 _LISTS = ("ruled_out", "not_ruled_out", "seqs", "seen")

@@ -19,12 +19,6 @@ if TYPE_CHECKING:
     from apftrace_reports.environment import InputFacts
     from apftrace_reports.gaps import Gaps
 
-SEVERITIES = ("error", "warning", "info")
-"""Severities, the worst first."""
-
-CONFIDENCES = ("proved", "likely", "possible")
-"""Confidences, the strongest first."""
-
 LIFE_PHASES = ("p1", "p2", "p12", "p3", "p4", "p5", "p6", "p7")
 
 _PHASE_NAMES = {

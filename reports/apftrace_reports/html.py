@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from apftrace.grades import CONFIDENCES
 from apftrace.schema import OUTCOMES
 from apftrace_reports.base import Rendered, tool_version
-from apftrace_reports.data import CONFIDENCES, REDACTED
+from apftrace_reports.data import REDACTED
 from apftrace_reports.page import bundle, content_policy, environment, raw, source
 
 if TYPE_CHECKING:

@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from apftrace.analysis import NotRun
+from apftrace.grades import CONFIDENCES, SEVERITIES
 from apftrace_reports.accounting import accounting_asides, accounting_lines, broken_identities
 from apftrace_reports.catalogue import quiet_rules, rule_words
 from apftrace_reports.data import (
-    CONFIDENCES,
     LIFE_PHASES,
-    SEVERITIES,
     Evidence,
     Finding,
     Group,

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from apftrace.model.rules.base import ERROR, WARNING
+
 if TYPE_CHECKING:
     from apftrace.model.correlate import Case
     from apftrace.model.guest.join import GuestSide
@@ -49,12 +51,12 @@ def guest_verdict(case: Case, findings: pl.DataFrame, unsafe: tuple[str, ...]) -
             "The guest's trace shows no wait for a page: probe kvm_async_pf_task_wait_schedule.",
         )
     told = f"{_summary(side)} in {side.rec.machine}, without its host's trace"
-    if (findings["severity"] == "error").any():
-        return "anomaly", f"{told}; {_rules(findings, 'error')}."
+    if (findings["severity"] == ERROR).any():
+        return "anomaly", f"{told}; {_rules(findings, ERROR)}."
     if side.rec.losses:
         return "undecided", f"{told}; {unsafe[-1]}."
-    if (findings["severity"] == "warning").any():
-        return "warnings", f"{told}; {_rules(findings, 'warning')}."
+    if (findings["severity"] == WARNING).any():
+        return "warnings", f"{told}; {_rules(findings, WARNING)}."
     return "clean", f"{told}; nothing shown to be lost."
 
 

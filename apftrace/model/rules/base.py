@@ -9,6 +9,7 @@ import polars as pl
 import pyarrow as pa
 
 from apftrace import durations
+from apftrace.grades import CONFIDENCES, SEVERITIES
 from apftrace.model import tracepoints as tp
 from apftrace.model.guest.hooks import FUNCTIONS
 from apftrace.schema import FINDINGS
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
 Row = dict[str, Any]
 """One row of a frame, by column name."""
 
-ERROR, WARNING, INFO = "error", "warning", "info"
-PROVED, LIKELY, POSSIBLE = "proved", "likely", "possible"
+ERROR, WARNING, INFO = SEVERITIES
+PROVED, LIKELY, POSSIBLE = CONFIDENCES
 
 
 class Finding(TypedDict, total=False):
