@@ -8,6 +8,7 @@ import weakref
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
+from apftrace.amounts import plural
 from apftrace.errors import ApftraceError
 
 if TYPE_CHECKING:
@@ -131,4 +132,4 @@ def in_bytes(size: int) -> str:
     for unit, name in _UNITS:
         if size >= unit:
             return f"{size / unit:.1f}".removesuffix(".0") + f" {name}"
-    return f"{size} byte{'' if size == 1 else 's'}"
+    return plural(size, "byte")

@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from apftrace.amounts import plural
 from apftrace.batch.labels import LABELS
 from apftrace.batch.runs import FAILED, analysed
 from apftrace.grades import NEVER, SEVERITIES, at_least
@@ -92,11 +93,11 @@ class Batch:
         lives = sum(line["counts"]["lives"] for line in runs)
         lost = sum(line["counts"]["outcomes"].get("lost", 0) for line in runs)
         parts = [
-            f"{_many(len(runs), 'trace')} analysed, {_many(lives, 'async page fault')}",
+            f"{plural(len(runs), 'trace', spec=',')} analysed, {plural(lives, 'async page fault', spec=',')}",
             f"{lost:,} lost",
         ]
-        parts += [f"{_many(len(self.failed), 'input')} not analysed"] if self.failed else []
-        parts += [_many(len(self.regressions), "regression")] if self.comparison else []
+        parts += [f"{plural(len(self.failed), 'input', spec=',')} not analysed"] if self.failed else []
+        parts += [plural(len(self.regressions), "regression", spec=",")] if self.comparison else []
         return "; ".join(parts) + "."
 
 
@@ -112,10 +113,6 @@ def with_allowed(line: Line, allow: AllowList) -> Line:
     where = {label: line[label] for label in (*LABELS, "path")}
     found = {rule: allow.reason(rule, where, sum(n.values())) for rule, n in line["counts"]["rules"].items()}
     return line | {"allowed": {rule: reason for rule, reason in found.items() if reason is not None}}
-
-
-def _many(number: int, word: str) -> str:
-    return f"{number:,} {word}{'' if number == 1 else 's'}"
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from apftrace.amounts import plural
 from apftrace.model import tracepoints as tp
 from apftrace.model.evidence import text_of
-from apftrace.model.rules.base import ERROR, WARNING, plural
+from apftrace.model.rules.base import ERROR, WARNING
 from apftrace_parsers.base import PassResult
 
 if TYPE_CHECKING:

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from apftrace.ahead import side_by_side
+from apftrace.amounts import plural
 from apftrace.analysis import NotRun
 from apftrace.model import tracepoints as tp
 from apftrace.model.findings import stated, table
 from apftrace.model.guest.verdict import followed, guest_unsafe, guest_verdict
 from apftrace.model.rules import CATALOGUE
-from apftrace.model.rules.base import ERROR, WARNING, plural
+from apftrace.model.rules.base import ERROR, WARNING
 
 if TYPE_CHECKING:
     from apftrace.model.correlate import Case

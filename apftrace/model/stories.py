@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from apftrace.amounts import plural
 from apftrace.analysis import Step, Story
 from apftrace.model import timeline
 from apftrace.model import tracepoints as tp
-from apftrace.model.rules.base import Row, duration, hexed, plural, rows
+from apftrace.model.rules.base import Row, duration, hexed, rows
 from apftrace.model.rules.causes import causes_of, was_late
 from apftrace.model.rules.guest_causes import causes_in_guest
 from apftrace.model.rules.late import late_lives

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from apftrace import durations
+from apftrace import amounts
 
 ABSENT = "-"
 
 
 def duration(value: int | None, unit: str = "ns") -> str:
-    """Return a duration as ``durations.duration`` tells it, or ABSENT."""
-    return ABSENT if value is None else durations.duration(value, unit)
+    """Return a duration as ``amounts.duration`` tells it, or ABSENT."""
+    return ABSENT if value is None else amounts.duration(value, unit)
 
 
 def instant(value: int | None, unit: str = "ns") -> str:
@@ -34,8 +34,8 @@ def count(value: int | None) -> str:
 
 
 def plural(number: int, word: str, words: str | None = None) -> str:
-    """Return ``1 finding`` or ``2 findings``."""
-    return f"{count(number)} {word if number == 1 else words or word + 's'}"
+    """Return ``1 finding`` or ``1,200 findings``."""
+    return amounts.plural(number, word, words, spec=",")
 
 
 def share(value: float | None) -> str:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from apftrace.amounts import plural
 from apftrace.model.rules.base import ERROR, WARNING
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def _summary(side: GuestSide) -> str:
     still = n - states.get("ran", 0) - states.get("unseen", 0)
     ends = [f"{states.get('ran', 0)} ended"] + ([f"{still} open at the end"] if still else [])
     ends += [f"{states['unseen']} whose end is not recorded"] if "unseen" in states else []
-    return f"{n} wait{'' if n == 1 else 's'} for a page: {', '.join(ends)}"
+    return f"{plural(n, 'wait')} for a page: {', '.join(ends)}"
 
 
 def _rules(findings: pl.DataFrame, severity: str) -> str:

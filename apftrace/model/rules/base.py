@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, cast
 import polars as pl
 import pyarrow as pa
 
-from apftrace import durations
+from apftrace import amounts
 from apftrace.grades import CONFIDENCES, SEVERITIES
 from apftrace.model import tracepoints as tp
 from apftrace.model.guest.hooks import FUNCTIONS
@@ -164,14 +164,9 @@ def listed(name: str, values: Sequence[Sequence[object]]) -> pl.Series:
 
 def duration(case: Case, value: int | float | None) -> str:
     """Return a duration of the case's clock with its unit."""
-    return "?" if value is None else durations.duration(int(value), "ns" if case.clock_is_ns else "ticks")
+    return "?" if value is None else amounts.duration(int(value), "ns" if case.clock_is_ns else "ticks")
 
 
 def hexed(value: int | None) -> str:
     """Return a token or an address as the kernel prints it."""
     return "?" if value is None else f"0x{value & 0xFFFFFFFFFFFFFFFF:x}"
-
-
-def plural(number: int, word: str, words: str | None = None) -> str:
-    """Return a count with its noun."""
-    return f"{number} {word if number == 1 else words or word + 's'}"

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from apftrace.amounts import plural
 from apftrace.model import tracepoints as tp
 from apftrace.model.loss import overlaps_blind
 from apftrace.model.rules.base import (
@@ -21,7 +22,6 @@ from apftrace.model.rules.base import (
     duration,
     finding,
     hexed,
-    plural,
     rows,
 )
 

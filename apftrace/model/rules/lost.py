@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from apftrace.amounts import plural
 from apftrace.model import tracepoints as tp
 from apftrace.model.loss import overlaps_blind
 from apftrace.model.outcome import MIN_ENTRIES
@@ -111,8 +112,7 @@ def _halt_only(case: Case) -> bool:
 def _ruled_out(case: Case, life: Row) -> list[str]:
     out = [
         f"still in flight: {duration(case, life['progress'])} since completed, stuck from "
-        f"{duration(case, case.stale.told)}"
-        f" ({case.stale.n} closed {'life' if case.stale.n == 1 else 'lives'})",
+        f"{duration(case, case.stale.told)} ({plural(case.stale.n, 'closed life', 'closed lives')})",
         "record loss: none on this vCPU's CPUs while it was open",
     ]
     if case.rec.has(tp.ENTRY):

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from apftrace.durations import duration
+from apftrace.amounts import duration, plural
 
 
 @pytest.mark.parametrize(
@@ -41,3 +41,9 @@ def test_a_duration_reads_back_within_half_a_percent(value):
     assert abs(float(number) * scale - value) <= value * 0.005 + 1
     assert len(re.sub(r"\D", "", number)) <= 3
     assert number == f"{float(number):.3g}"
+
+
+def test_a_noun_agrees_with_its_number():
+    assert [plural(n, "life", "lives") for n in (0, 1, 2)] == ["0 lives", "1 life", "2 lives"]
+    assert [plural(n, "wait") for n in (1, 2)] == ["1 wait", "2 waits"]
+    assert [plural(1_200, "wait", spec=spec) for spec in ("", ",")] == ["1200 waits", "1,200 waits"]
