@@ -10,6 +10,10 @@ from __future__ import annotations
 import re
 import unicodedata
 from html import escape as _html_escape
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
 
 _SHORT = {"\t": "\\t", "\n": "\\n", "\r": "\\r"}
 # An underscore inside a word is no markup in CommonMark; ``kvm_async_pf_ready`` stays readable.
@@ -43,6 +47,25 @@ def code_span(text: str) -> str:
     fence = "`" * (max((len(run) for run in re.findall("`+", shown)), default=0) + 1)
     pad = " " if shown.startswith("`") or shown.endswith("`") or not shown else ""
     return f"{fence}{pad}{shown}{pad}{fence}"
+
+
+def markdown_table(
+    head: Sequence[str], rows: Iterable[Sequence[str]], numbers: int | None = None
+) -> list[str]:
+    """Return the lines of a Markdown table, every cell escaped.
+
+    Args:
+        head: titles of the columns.
+        rows: a text per column.
+        numbers: the column from which on all are aligned to the right.
+    """
+    edge = len(head) if numbers is None else numbers
+    rule = ["---"] * edge + ["--:"] * (len(head) - edge)
+    return [_cells(head), f"| {' | '.join(rule)} |", *map(_cells, rows)]
+
+
+def _cells(row: Sequence[str]) -> str:
+    return f"| {' | '.join(map(markdown, row))} |"
 
 
 def xml(text: str) -> str:

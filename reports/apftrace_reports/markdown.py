@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 from apftrace_reports.base import Rendered
 from apftrace_reports.data import REDACTED, named_records, phase_label, whereabouts
-from apftrace_reports.escape import code_span, markdown
+from apftrace_reports.escape import code_span, markdown, markdown_table
 from apftrace_reports.units import count, duration, instant, plural
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
 
     from apftrace.analysis import Analysis
     from apftrace_reports.data import Evidence, Finding, Group, ReportData
@@ -57,7 +57,7 @@ def _findings(data: ReportData) -> list[str]:
             looked += f" {plural(len(data.not_run), 'rule')} could not look, see the end."
         return ["", "### Findings", "", looked]
     out = ["", "### Findings", ""]
-    out += _table(
+    out += markdown_table(
         ("severity", "rule", "meaning", "count", "first", "last", "on"),
         (
             (g.severity, g.rule, g.words.title, count(g.count), *_span(g, data.unit), ", ".join(g.where[:8]))
@@ -125,7 +125,7 @@ def _phases(data: ReportData) -> list[str]:
         "",
         "### Phases",
         "",
-        *_table(("phase", "kind", "n", "p50", "p95", "p99", "max"), rows, numbers=2),
+        *markdown_table(("phase", "kind", "n", "p50", "p95", "p99", "max"), rows, numbers=2),
     ]
 
 
@@ -165,14 +165,3 @@ def _not_run(data: ReportData) -> list[str]:
         f"- {', '.join(map(code_span, missing))}: {', '.join(map(code_span, named))}"
         for missing, named in data.lacking
     ]
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]], numbers: int | None = None) -> list[str]:
-    # Columns from ``numbers`` on are right-aligned.
-    edge = len(head) if numbers is None else numbers
-    rule = ["---"] * edge + ["--:"] * (len(head) - edge)
-    return [_cells(head), f"| {' | '.join(rule)} |", *map(_cells, rows)]
-
-
-def _cells(row: Sequence[str]) -> str:
-    return f"| {' | '.join(map(markdown, row))} |"

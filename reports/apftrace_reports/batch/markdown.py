@@ -9,12 +9,10 @@ from apftrace.batch.overview import VERDICTS, by_need, change_key, kernel_rows, 
 from apftrace_reports.batch import words
 from apftrace_reports.catalogue import rule_words
 from apftrace_reports.data import phase_label
-from apftrace_reports.escape import code_span, markdown
+from apftrace_reports.escape import code_span, markdown, markdown_table
 from apftrace_reports.units import count, duration, plural
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
     from apftrace.batch.overview import Batch, KernelRow
 
 _RUNS = 20
@@ -51,7 +49,7 @@ def _changes(batch: Batch) -> list[str]:
             )
             for change in moved
         )
-        out += _table(("", "where", "what", "before", "now", "effect", "certainty"), rows)
+        out += markdown_table(("", "where", "what", "before", "now", "effect", "certainty"), rows)
     else:
         out.append("Nothing changed.")
     tally = ", ".join(
@@ -72,7 +70,7 @@ def _kernels(batch: Batch) -> list[str]:
     )
     head = ("kernel", "runs", *VERDICTS, "faults", "lost", "late", "with losses")
     more = ["", f"{plural(len(rows) - _KERNELS, 'more kernel')}."] if len(rows) > _KERNELS else []
-    return ["", "### Kernels", "", *_table(head, table, numbers=1), *more]
+    return ["", "### Kernels", "", *markdown_table(head, table, numbers=1), *more]
 
 
 def _sums(row: KernelRow) -> tuple[int, ...]:
@@ -98,7 +96,7 @@ def _rules(batch: Batch) -> list[str]:
         "",
         "### Findings",
         "",
-        *_table(("severity", "rule", "meaning", "findings", "runs", "allowed"), table),
+        *markdown_table(("severity", "rule", "meaning", "findings", "runs", "allowed"), table),
     ]
 
 
@@ -139,7 +137,7 @@ def _lives(batch: Batch) -> list[str]:
         "",
         "### The longest faults",
         "",
-        *_table(("lasted", "token", "outcome", "phases", "kernel", "run"), rows),
+        *markdown_table(("lasted", "token", "outcome", "phases", "kernel", "run"), rows),
     ]
 
 
@@ -147,13 +145,3 @@ def _remarks(batch: Batch) -> list[str]:
     if not batch.remarks:
         return []
     return ["", "### Allow-list", "", *(f"- {markdown(remark)}" for remark in batch.remarks)]
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]], numbers: int | None = None) -> list[str]:
-    edge = len(head) if numbers is None else numbers
-    rule = ["---"] * edge + ["--:"] * (len(head) - edge)
-    return [_cells(head), f"| {' | '.join(rule)} |", *map(_cells, rows)]
-
-
-def _cells(row: Sequence[str]) -> str:
-    return f"| {' | '.join(map(markdown, row))} |"
