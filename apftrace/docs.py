@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from apftrace import schema
+from apftrace import schema, uname
 from apftrace.api import analyze
 from apftrace.cli import cli
 from apftrace.cli.analyze import status
@@ -191,10 +191,9 @@ def verdict(path: Path) -> str:
     """Return what apftrace makes of a sample trace, as sample-traces/README.md shows it."""
     analysis = analyze(path)
     source = analysis.inputs[0]
-    release = next((word for word in (source.kernel or "").split() if word[0].isdigit()), "not stated")
     lines = [
         f"format    {source.format}",
-        f"kernel    {release}",
+        f"kernel    {uname.release(source.kernel) or 'not stated'}",
         f"clock     {source.clock} ({source.clock_unit})",
         f"verdict   {analysis.verdict}",
         f"          {analysis.headline}",

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from apftrace import uname
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -50,7 +52,6 @@ _COMMS = (
 _TASK = r"(?P<task>(?<=while ).+?(?= \(\d+\) ran)|(?<=guest thread )(?!\d+ ).{1,16}?(?=-\d+\b))"
 _NO_COMM = frozenset({"<idle>", "<...>"})
 _OWN_VM = re.compile(r"(?:pid|vm)-\d+")
-_VERSION = re.compile(r"\d+\.\d+")
 
 
 def redacted(analysis: Analysis) -> Analysis:
@@ -141,14 +142,13 @@ class _Redactor:
         return pseudonym
 
     def _kernel(self, line: str | None) -> str | None:
-        # A uname line: the host name is its second word, the release its third.
-        words = (line or "").split(" ")
-        if len(words) < 3 or not (_VERSION.match(words[2]) or not _VERSION.match(words[1])):
+        host = uname.node(line)
+        if line is None or host is None:
             return line
-        host = words[1]
         pseudonym = self._hosts(host)
         self._hosts.given.setdefault(host.partition(".")[0], pseudonym)
-        return " ".join([words[0], pseudonym, *words[2:]])
+        sysname, _, *rest = line.split()
+        return " ".join([sysname, pseudonym, *rest])
 
     def input(self, one: Input) -> Input:
         return replace(

@@ -13,6 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from apftrace import uname
 from apftrace.batch.containers import DAMAGE as ARCHIVE_DAMAGE
 from apftrace.batch.limits import Limits, NoRoom, Refused, spool
 from apftrace.batch.unpack import DAMAGE as STREAM_DAMAGE
@@ -255,8 +256,8 @@ def record(analysis: Analysis, info: SourceInfo) -> dict[str, Any]:
     return {
         "status": "analysed",
         "format": one.format,
-        "release": _word(one.kernel, digit=True),
-        "node": _word(one.kernel, digit=False),
+        "release": uname.release(one.kernel),
+        "node": uname.node(one.kernel),
         "machine": one.machine,
         "clock": one.clock,
         "clock_unit": one.clock_unit,
@@ -286,17 +287,6 @@ def record(analysis: Analysis, info: SourceInfo) -> dict[str, Any]:
         "worst": _worst(analysis.faults),
         "notes": list(one.notes),
     }
-
-
-def _word(kernel: str | None, *, digit: bool) -> str | None:
-    """Return the release or the host name from a uname."""
-    words = (kernel or "").split()
-    releases = [at for at, word in enumerate(words) if word[:1].isdigit()]
-    if not releases:
-        return None
-    if digit:
-        return words[releases[0]]
-    return words[1] if words[0] == "Linux" and releases[0] == 2 else None
 
 
 def _span(first: int | None, last: int | None, unit: str) -> float | None:
