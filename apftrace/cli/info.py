@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from apftrace.cli.screen import printable
-
 if TYPE_CHECKING:
     from apftrace_parsers.base import PassResult, Source
 
@@ -26,13 +24,14 @@ def info(trace: Path) -> None:
     """
     from apftrace.api import read_trace
     from apftrace_parsers.base import PassResult
+    from apftrace_reports.escape import visible
 
     with read_trace(trace) as opened:
         result = PassResult()
         for _ in opened.source.stream((), result):
             pass
         for line in _lines(opened.source, result):
-            click.echo(printable(line))
+            click.echo(visible(line))
 
 
 def _lines(source: Source, result: PassResult) -> list[str]:

@@ -8,7 +8,8 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TextIO
 
-from apftrace.cli.screen import printable, say
+from apftrace.cli.screen import say
+from apftrace_reports.escape import visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -121,7 +122,7 @@ class Bar(Silent):
         """Leave the last state on the screen."""
         self._out.write(f"\r\x1b[K{self.line(time.monotonic() - self._start)}\n")
         if self._after:
-            self._out.write(f"{printable(self._after)}\n")
+            self._out.write(f"{visible(self._after)}\n")
         self._out.flush()
 
 

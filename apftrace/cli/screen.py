@@ -11,14 +11,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def printable(line: str) -> str:
-    """Return a line with control characters made visible."""
-    return "".join(ch if ch.isprintable() else f"\\x{ord(ch):02x}" for ch in line)
-
-
 def say(message: str) -> None:
     """Print one line about the work on stderr."""
-    click.echo(f"apftrace: {printable(message)}", err=True)
+    from apftrace_reports.escape import visible
+
+    click.echo(f"apftrace: {visible(message)}", err=True)
 
 
 def fail(message: str, status: int) -> NoReturn:

@@ -158,10 +158,10 @@ def test_one_flipped_byte_is_no_crash(run: Run, tmp_path: Path, traces: Path, se
 
 
 def test_a_name_with_control_characters_is_made_visible(run: Run) -> None:
-    result = run("analyze", "evil\x1b[2Jname\n.dat")
+    result = run("analyze", "evil\x1b[2J\u202ename\n.dat")
     assert result.status == 3
     assert "\x1b" not in result.err
-    assert "evil\\x1b[2Jname\\x0a.dat" in result.one_line()
+    assert "evil\\x1b[2J\\u202ename\\n.dat" in result.one_line()
 
 
 @every_verb
