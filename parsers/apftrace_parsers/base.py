@@ -6,6 +6,7 @@ Arrow data under the kernel's own field names.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Protocol
@@ -249,6 +250,22 @@ class Source(Protocol):
 
     def close(self) -> None:
         """Release the file."""
+
+
+class FileOwner:
+    """A source that is a file of its own.
+
+    Attributes:
+        fd: the file, closed with the source; -1 for none.
+    """
+
+    fd = -1
+
+    def close(self) -> None:
+        """Release the file; a second time does nothing."""
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            os.close(fd)
 
 
 class Parser(Protocol):

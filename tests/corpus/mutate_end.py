@@ -106,7 +106,7 @@ def vm_killed(edit: Edit) -> list[Expectation]:
     end = victim.not_present.ts + edit.rng.randint(1, 100_000)
     if len([r for r in others if r.ts > end]) < 1000:
         raise NotHere
-    edit.keep_only(lambda r: r.ts <= end or not _names(r, tids))
+    edit.keep_only(lambda r: r.ts <= end or not r.is_about(tids))
     open_ = [x for x in edit.lives.all if x.tid in tids and open_at(x, end)]
     return [expect(LOST, x, "cancelled", "in-flight", "undecided") for x in open_ if x.whole]
 
@@ -118,14 +118,3 @@ def vm_of(edit: Edit, life: Life) -> set[int]:
         if x.completed:
             places[x.tid].add(x.completed["address"] - (x.not_present["gva"] & ~0xFFF))
     return {tid for tid, seen in places.items() if seen & places[life.tid]}
-
-
-def _names(rec: Rec, tids: set[int]) -> bool:
-    if rec.tid in tids:
-        return True
-    match rec.name:
-        case "sched_switch":
-            return bool({rec["prev_pid"], rec["next_pid"]} & tids)
-        case "sched_wakeup" | "sched_waking":
-            return rec["pid"] in tids
-    return False

@@ -59,7 +59,7 @@ def one_vcpu(edit: Edit) -> list[Expectation]:
     others = set(edit.lives.vcpus) - {kept}
     done = {id(x.completed) for x in edit.lives.all if x.tid == kept}
     known = {id(x.completed) for x in edit.lives.all} - {id(None)}
-    edit.keep_only(lambda r: not _names(r, others) and (id(r) not in known or id(r) in done))
+    edit.keep_only(lambda r: not r.is_about(others) and (id(r) not in known or id(r) in done))
     return _quiet()
 
 
@@ -156,7 +156,7 @@ def vcpu_plugged_late(edit: Edit) -> list[Expectation]:
     tid = edit.rng.choice(edit.lives.vcpus)
     thread = edit.lives.threads[tid]
     first = thread[edit.rng.randrange(len(thread) // 4, len(thread))].ts
-    edit.keep_only(lambda r: r.ts >= first or not _names(r, {tid}))
+    edit.keep_only(lambda r: r.ts >= first or not r.is_about({tid}))
     return _quiet()
 
 
@@ -166,7 +166,7 @@ def vcpu_unplugged(edit: Edit) -> list[Expectation]:
     tid = edit.rng.choice(edit.lives.vcpus)
     thread = edit.lives.threads[tid]
     last = thread[edit.rng.randrange(1, len(thread) * 3 // 4)].ts
-    edit.keep_only(lambda r: r.ts <= last or not _names(r, {tid}))
+    edit.keep_only(lambda r: r.ts <= last or not r.is_about({tid}))
     return _quiet()
 
 
@@ -345,17 +345,6 @@ def _of_pv(rec: Rec) -> bool:
 def on_vector(rec: Rec, vector: int) -> Rec:
     name = {"kvm_apic_accept_irq": "vec", "kvm_inj_virq": "vector"}.get(rec.name)
     return rec.but(**{name: vector}) if name and rec[name] == PAGE_READY else rec
-
-
-def _names(rec: Rec, tids: set[int]) -> bool:
-    if rec.tid in tids:
-        return True
-    match rec.name:
-        case "sched_switch":
-            return bool({rec["prev_pid"], rec["next_pid"]} & tids)
-        case "sched_wakeup" | "sched_waking":
-            return rec["pid"] in tids
-    return False
 
 
 @mutator

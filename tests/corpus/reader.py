@@ -48,6 +48,17 @@ class Rec:
     def tid(self) -> int:
         return int.from_bytes(self.payload[4:8], "little", signed=True)
 
+    def is_about(self, tids: set[int]) -> bool:
+        """Say whether one of these threads recorded it, or it wakes or switches one."""
+        if self.tid in tids:
+            return True
+        match self.name:
+            case "sched_switch":
+                return bool({self["prev_pid"], self["next_pid"]} & tids)
+            case "sched_wakeup" | "sched_waking":
+                return self["pid"] in tids
+        return False
+
     def but(
         self, *, ts: int | None = None, cpu: int | None = None, missed: int | None = None, **fields: int
     ) -> Rec:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from dataclasses import replace
 from functools import cached_property
@@ -11,7 +10,17 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from apftrace.errors import TraceUnsupported
-from apftrace_parsers.base import EventFormat, Loss, PassResult, Pick, Resolved, SourceInfo, is_glob, matches
+from apftrace_parsers.base import (
+    EventFormat,
+    FileOwner,
+    Loss,
+    PassResult,
+    Pick,
+    Resolved,
+    SourceInfo,
+    is_glob,
+    matches,
+)
 from apftrace_parsers.eventformat import LEADING
 from apftrace_parsers.ftracetext.fields import UNTABLED, is_place, place
 from apftrace_parsers.ftracetext.graph import RECORDED, GraphText, NamedText, as_records
@@ -19,6 +28,7 @@ from apftrace_parsers.ftracetext.machines import MachineText, StrangeText, machi
 from apftrace_parsers.ftracetext.rows import Bounds, streamed, tabulated
 from apftrace_parsers.ftracetext.survey import survey
 from apftrace_parsers.ftracetext.text import GzipText
+from apftrace_parsers.stream import MAX_STREAM_FIELDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -28,7 +38,6 @@ if TYPE_CHECKING:
 
 MAX_FILES = 64
 """Machines that one text is read for; each needs a pass over all of it."""
-MAX_STREAM_FIELDS = 3
 MAX_STRANGERS = 8
 _PROBED = frozenset({"__probe_ip", "__probe_func"})
 _SYSTEM = re.compile(r"(kvm|sched|workqueue|signal|block|irq|timer|mmap_lock)_")
@@ -240,7 +249,7 @@ class TextSource:
         result.last_ns = max(result.cpu_last_ns.values(), default=None)
 
 
-class TextFile(TextSource):
+class TextFile(FileOwner, TextSource):
     """A text that is a file of its own.
 
     Args:
@@ -263,13 +272,7 @@ class TextFile(TextSource):
             ),
             text,
         )
-        self._fd = fd
-
-    def close(self) -> None:
-        """Release the file; a second time does nothing."""
-        fd, self._fd = self._fd, -1
-        if fd >= 0:
-            os.close(fd)
+        self.fd = fd
 
 
 def _check(found: Survey, path: str) -> None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from apftrace.errors import TraceUnsupported
+from apftrace_parsers.base import FileOwner
 from apftrace_parsers.ftracetext.source import TextSource
 from apftrace_parsers.ftracetext.text import CUT, PlainText
 from apftrace_parsers.tracedat.compression import BlockError, codec
@@ -62,7 +63,7 @@ class ChunkText:
             at += 8 + packed
 
 
-class LatencyDat(TextSource):
+class LatencyDat(FileOwner, TextSource):
     """An opened trace.dat of a latency tracer.
 
     Attributes:
@@ -70,13 +71,6 @@ class LatencyDat(TextSource):
     """
 
     options: Options
-    _fd: int
-
-    def close(self) -> None:
-        """Release the file; a second time does nothing."""
-        fd, self._fd = self._fd, -1
-        if fd >= 0:
-            os.close(fd)
 
 
 def open_latency(cursor: FileCursor, meta: Meta, fd: int, log: ImportLog) -> LatencyDat:
@@ -95,7 +89,7 @@ def open_latency(cursor: FileCursor, meta: Meta, fd: int, log: ImportLog) -> Lat
         problem = f"holds the text of a latency tracer instead of records: {error.problem}"
         raise TraceUnsupported(error.path, problem) from None
     source.options = meta.options
-    source._fd = fd
+    source.fd = fd
     return source
 
 

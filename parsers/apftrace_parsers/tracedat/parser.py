@@ -6,6 +6,7 @@ import contextlib
 import os
 from typing import TYPE_CHECKING
 
+from apftrace_parsers.base import FileOwner
 from apftrace_parsers.cursor import FileCursor
 from apftrace_parsers.eventformat import EventTable
 from apftrace_parsers.importlog import ImportLog
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from apftrace_parsers.tracedat.options import Options
 
 
-class TraceDat(RingSource):
+class TraceDat(FileOwner, RingSource):
     """An opened trace.dat.
 
     Attributes:
@@ -36,13 +37,6 @@ class TraceDat(RingSource):
     """
 
     options: Options
-    _fd: int
-
-    def close(self) -> None:
-        """Release the file; a second time does nothing."""
-        fd, self._fd = self._fd, -1
-        if fd >= 0:
-            os.close(fd)
 
 
 class TraceDatParser:
@@ -101,7 +95,7 @@ def _read(fd: int, path: str) -> TraceDat | LatencyDat:
         symbols=Kallsyms(meta.kallsyms),
     )
     source.options = meta.options
-    source._fd = fd
+    source.fd = fd
     return source
 
 
