@@ -50,7 +50,8 @@ class Pick:
     Attributes:
         events: names of the tracepoint, newest kernel first; the first that the source has is used.
             A name may carry its system (``kvm:kvm_entry``).
-        fields: up to three fields to carry as columns a, b, c; each is a tuple of names, newest first.
+        fields: up to three fields to carry as columns a, b, c; each is a tuple of names, newest first,
+            the kernel's or those of columns of ``tables``.
             Integers only: sign-extended or zero-extended to 64 bits, uint64 as its bit pattern.
             A field that the source lacks reads as 0: ask ``resolve`` whether it is there.
     """
@@ -75,7 +76,10 @@ class EventFormat:
     name: str
     id: int
     schema: pa.Schema
-    """Columns of ``tables``: ts int64, cpu int32, tid int32, instance string, then the payload fields."""
+    """Columns of ``tables``: ts int64, cpu int32, tid int32, instance string, then the payload fields.
+
+    A field that would be called like a column before it has underscores behind its name.
+    """
 
 
 @dataclass(frozen=True)

@@ -60,7 +60,29 @@ LEADING = (
     pa.field("tid", pa.int32(), nullable=False),
     pa.field("instance", pa.string(), nullable=False),
 )
-"""Columns of every typed table; a payload field of the same name gets an underscore behind it."""
+"""Columns of every typed table, see `column_names`."""
+
+
+def column_names(fields: Sequence[str], *further: str) -> list[str]:
+    """Return what the columns of an event's own fields are called, in the order of the fields.
+
+    A field is called as the kernel calls it, but for one that would be called like a column of every table:
+    it gets as many underscores behind it as it takes until no other field is called so.
+
+    Args:
+        fields: names of the fields.
+        further: columns that these tables have beside LEADING.
+    """
+    taken = {field.name for field in LEADING} | set(further)
+    used = taken | set(fields)
+    names = []
+    for name in fields:
+        column = name
+        while column in taken or (column != name and column in used):
+            column += "_"
+        taken.add(column)
+        names.append(column)
+    return names
 
 
 class Kind(Enum):
@@ -190,16 +212,14 @@ class EventTable:
         """Return the fields of an event that are its own."""
         return tuple(f for f in self.fields(event) if not f.name.startswith("common_"))
 
+    def columns(self, event: EventText) -> dict[str, Field]:
+        """Return the columns that an event has beside LEADING, each with its field."""
+        fields = self.payload(event)
+        return dict(zip(column_names([f.name for f in fields]), fields, strict=True))
+
     def format(self, event: EventText) -> EventFormat:
         """Return what the contract of parsers tells of an event."""
-        taken = {f.name for f in LEADING}
-        own = []
-        for field in self.payload(event):
-            name = field.name
-            while name in taken:
-                name += "_"
-            taken.add(name)
-            own.append(pa.field(name, field.type, nullable=False))
+        own = [pa.field(name, field.type, nullable=False) for name, field in self.columns(event).items()]
         return EventFormat(event.system, event.name, event.id, pa.schema([*LEADING, *own]))
 
     def tid_offset(self) -> int:

@@ -168,7 +168,8 @@ class RingSource:
         event = next(filter(None, map(self._table.find, pick.events)), None)
         if event is None:
             return None, none
-        known = {f.name: f for f in self._table.fields(event) if f.stream_width}
+        fields_of = self._table.columns(event) | {f.name: f for f in self._table.fields(event)}
+        known = {name: field for name, field in fields_of.items() if field.stream_width}
         fields = [next((known[n] for n in names if n in known), None) for names in pick.fields]
         return event, (*fields, *none)[:MAX_STREAM_FIELDS]
 

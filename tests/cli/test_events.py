@@ -16,7 +16,9 @@ import pyarrow.parquet as pq
 import pytest
 
 import apftrace
+from tests.builders.formats import parse
 from tests.builders.story import Story
+from tests.builders.tracedat import Event, TraceDat
 from tests.model.support import FIVE, START, write
 
 if TYPE_CHECKING:
@@ -192,6 +194,46 @@ def test_a_file_that_cannot_be_written_is_one_line(run: Run, traces: Path) -> No
     result = run("events", traces / "calm.dat", "-o", "no/such/folder/events.csv")
     assert result.status != 0
     assert "no/such/folder" in result.one_line()
+
+
+COLLIDING = parse(
+    "sys",
+    """name: colliding
+ID: 900
+format:
+\tfield:unsigned short common_type;\toffset:0;\tsize:2;\tsigned:0;
+\tfield:unsigned char common_flags;\toffset:2;\tsize:1;\tsigned:0;
+\tfield:unsigned char common_preempt_count;\toffset:3;\tsize:1;\tsigned:0;
+\tfield:int common_pid;\toffset:4;\tsize:4;\tsigned:1;
+
+\tfield:u64 ts;\toffset:8;\tsize:8;\tsigned:0;
+\tfield:u64 ts_;\toffset:16;\tsize:8;\tsigned:0;
+\tfield:int cpu;\toffset:24;\tsize:4;\tsigned:1;
+""",
+)
+
+
+def colliding(path: Path, form: str) -> Path:
+    """Write two records of an event whose fields are called like columns that every table has."""
+    if form == "text":
+        head = "# tracer: nop\n"
+        path.write_text(
+            head + "".join(f" a-7 [001] .... 1.00000{n}: colliding: ts={n} ts_=9 cpu=-5\n" for n in (1, 2))
+        )
+        return path
+    dat = TraceDat(7, formats=(COLLIDING,))
+    dat.add(*(Event(10**9 + n * 1000, 1, 7, "colliding", {"ts": n, "ts_": 9, "cpu": -5}) for n in (1, 2)))
+    return dat.write(path)
+
+
+@pytest.mark.parametrize("form", ["dat", "text"])
+def test_fields_that_are_called_like_columns_keep_their_values(run: Run, tmp_path: Path, form: str) -> None:
+    path = colliding(tmp_path / "t", form)
+    rows = [json.loads(line) for line in run("events", path, "-e", "colliding").out.splitlines()]
+    shown = ("ts", "cpu", "tid", "ts__", "ts_", "cpu_")
+    assert [[row[name] for name in shown] for row in rows] == [
+        [10**9 + n * 1000, 1, 7, n, 9, -5] for n in (1, 2)
+    ]
 
 
 def test_the_python_verb_streams_the_same_rows(run: Run, traces: Path) -> None:

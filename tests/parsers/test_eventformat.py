@@ -5,7 +5,7 @@ from __future__ import annotations
 import pyarrow as pa
 import pytest
 
-from apftrace_parsers.eventformat import EventTable, Kind, parse_fields
+from apftrace_parsers.eventformat import EventTable, Kind, column_names, parse_fields
 
 
 def line(declaration: str, offset: int, size: int, signed: int = 0) -> str:
@@ -76,6 +76,20 @@ def test_payload_fields_do_not_hide_the_leading_columns() -> None:
     events = table(f"name: e\nID: 5\nformat:\n{COMMON}\n{line('int cpu', 8, 4, 1)}{line('u64 ts', 16, 8)}")
     names = events.format(events.events[0]).schema.names
     assert names == ["ts", "cpu", "tid", "instance", "cpu_", "ts_"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "columns"),
+    [
+        ("ts ts_", "ts__ ts_"),
+        ("ts_ ts", "ts_ ts__"),
+        ("ts__ ts ts_ cpu", "ts__ ts___ ts_ cpu_"),
+        ("x x x_", "x x__ x_"),
+        ("text", "text"),
+    ],
+)
+def test_columns_of_an_event_are_all_called_differently(fields: str, columns: str) -> None:
+    assert column_names(fields.split()) == columns.split()
 
 
 def test_tables_skip_what_has_no_name_or_an_impossible_id() -> None:

@@ -145,7 +145,7 @@ def _probes(source: Source) -> Iterator[Hook]:
             continue
         yield Hook(
             event=event,
-            pick=Pick((event,), ((where,), _names(token))),
+            pick=Pick((event,), ((where,), () if token is None else (token,))),
             returns=entered is None,
             token=token,
             by_name=_meaning(form),
@@ -163,11 +163,6 @@ def _tracers(source: Source) -> Iterator[Hook]:
         found = source.resolve([pick])[0]
         if found and found.fields[0]:
             yield Hook(event, pick, returns, None if returns else found.fields[1], None)
-
-
-def _names(field: str | None) -> tuple[str, ...]:
-    # A field that is called like a column of every table has an underscore behind it there.
-    return () if field is None else (field, field.removesuffix("_"))
 
 
 def _name(form: EventFormat) -> str:

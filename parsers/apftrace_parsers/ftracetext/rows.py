@@ -136,8 +136,7 @@ def tabulated(
     """Yield the records of the chosen events as typed batches, block by block."""
     plans: dict[bytes, tuple[EventFormat, Decoder]] = {}
     for name, form in chosen.items():
-        own = form.schema.names[len(LEADING) : -1]
-        plan = (form, decoder(name, tuple(found.shown_name(name, n) for n in own)))
+        plan = (form, decoder(name, tuple(found.columns(name).values())))
         plans |= dict.fromkeys(event_keys(name), plan)
     for columns in _blocks(found, plans, bounds, result):
         for event, places in _places(columns.events).items():

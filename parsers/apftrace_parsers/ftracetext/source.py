@@ -22,7 +22,7 @@ from apftrace_parsers.base import (
     matches,
 )
 from apftrace_parsers.eventformat import LEADING
-from apftrace_parsers.ftracetext.fields import UNTABLED, is_place, place
+from apftrace_parsers.ftracetext.fields import is_place, place
 from apftrace_parsers.ftracetext.graph import RECORDED, GraphText, NamedText, as_records
 from apftrace_parsers.ftracetext.machines import MachineText, StrangeText, machines_of
 from apftrace_parsers.ftracetext.rows import Bounds, streamed, tabulated
@@ -224,15 +224,15 @@ class TextSource:
         event = next((n for n in (e.rpartition(":")[2] for e in pick.events) if n in self._counts), None)
         if event is None:
             return None
-        shown = self._survey.fields.get(event, {})
-        fields = [next((n for n in names if n in shown), None) for names in pick.fields]
+        known = self._survey.columns(event) | {n: n for n in self._survey.fields.get(event, {})}
+        fields = [next((known[n] for n in names if n in known), None) for names in pick.fields]
         return Resolved(event, (*fields, *(None,) * MAX_STREAM_FIELDS)[:MAX_STREAM_FIELDS])
 
     def _format(self, event: str, number: int) -> EventFormat:
+        unsigned = self._survey.fields.get(event, {})
         own = [
-            pa.field(_free(name), pa.uint64() if unsigned else pa.int64())
-            for name, unsigned in self._survey.fields.get(event, {}).items()
-            if name not in UNTABLED
+            pa.field(column, pa.uint64() if unsigned[name] else pa.int64())
+            for column, name in self._survey.columns(event).items()
         ]
         text = pa.field("text", pa.string(), nullable=False)
         return EventFormat(_system(event), event, number, pa.schema([*LEADING, *own, text]))
@@ -287,11 +287,6 @@ def _system(event: str) -> str:
     # Text does not say it; the names of the tracepoints that matter here begin with it.
     found = _SYSTEM.match(event)
     return _SYSTEMS.get(event) or (found[1] if found else "")
-
-
-def _free(name: str) -> str:
-    taken = {f.name for f in LEADING} | {"text"}
-    return f"{name}_" if name in taken else name
 
 
 def _is_within(loss: Loss, bounds: Bounds) -> bool:

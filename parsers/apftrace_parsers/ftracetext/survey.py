@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from apftrace_parsers.base import Loss
 from apftrace_parsers.clock import STAMP_LIMIT
-from apftrace_parsers.ftracetext.fields import fields_of
+from apftrace_parsers.eventformat import column_names
+from apftrace_parsers.ftracetext.fields import UNTABLED, fields_of
 from apftrace_parsers.ftracetext.lines import (
     COMM_COLUMNS,
     MARK,
@@ -112,9 +113,10 @@ class Survey:
                 fullest[event] = (n, instance)
         return {key: instance for event, (_, instance) in fullest.items() for key in event_keys(event)}
 
-    def shown_name(self, event: str, column: str) -> str:
-        """Return the name under which texts of an event show a column of its table."""
-        return column if column in self.fields.get(event, {}) else column.removesuffix("_")
+    def columns(self, event: str) -> dict[str, str]:
+        """Return the columns that an event's table has beside LEADING and text, each with the field shown there."""
+        names = [name for name in self.fields.get(event, {}) if name not in UNTABLED]
+        return dict(zip(column_names(names, "text"), names, strict=True))
 
 
 def survey(text: Text) -> Survey:
