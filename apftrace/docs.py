@@ -12,7 +12,6 @@ import inspect
 import re
 import sys
 from pathlib import Path
-from types import CodeType, FunctionType
 from typing import TYPE_CHECKING
 
 import click
@@ -169,22 +168,6 @@ def _bug(bug: str) -> str:
     if colon and re.fullmatch(r"[0-9a-f]{7,40}", commit):
         return f"[{commit}]({_COMMITS}{commit}): {_text(subject)}"
     return _text(bug)
-
-
-def _names(function: FunctionType, seen: set[object]) -> Iterator[str]:
-    # The global names in a rule's code and in the helpers of its module that it calls.
-    codes: list[CodeType] = [function.__code__]
-    while codes:
-        code = codes.pop()
-        codes += [const for const in code.co_consts if isinstance(const, CodeType)]
-        for name in code.co_names:
-            yield name
-            helper = function.__globals__.get(name)
-            if not isinstance(helper, FunctionType) or helper in seen:
-                continue
-            if helper.__module__ == function.__module__:
-                seen.add(helper)
-                yield from _names(helper, seen)
 
 
 def verdict(path: Path) -> str:

@@ -82,7 +82,7 @@ def run(task: Task, go_on: Callable[[str, int], bool]) -> Message:
             digest = _digest_of(files)
             if not go_on(digest, sum(os.stat(path).st_size for _, path in files)):  # noqa: PTH116
                 return Message({"status": "known"})
-            return _answer(task, files, digest)
+            return _answer(task, files)
     except NoRoom as error:
         return _failure("no room", str(error))
     except Refused as refused:
@@ -111,9 +111,9 @@ def _digest_of(files: Sequence[tuple[str, str]]) -> str:
     return session_digest([(shown, sha256(path)) for shown, path in files])
 
 
-def _answer(task: Task, files: Sequence[tuple[str, str]], digest: str) -> Message:
+def _answer(task: Task, files: Sequence[tuple[str, str]]) -> Message:
     try:
-        return _page(task, files, digest) if task.kind == "page" else _analyse(task, files)
+        return _page(task, files) if task.kind == "page" else _analyse(task, files)
     except TraceError as error:
         return _failure("unreadable", _shown(error.problem, files))
     except ApftraceError as error:
@@ -184,7 +184,7 @@ def _stamp(path: str) -> tuple[int, int]:
     return found.st_ino, found.st_mtime_ns
 
 
-def _page(task: Task, files: Sequence[tuple[str, str]], digest: str) -> Message:
+def _page(task: Task, files: Sequence[tuple[str, str]]) -> Message:
     from apftrace_reports.registry import by_name
 
     analysis, _ = _analysis(task, files)

@@ -91,7 +91,6 @@ TRACEPOINTS: tuple[Tracepoint, ...] = (
 )
 PICKS: tuple[Pick, ...] = tuple(t.pick for t in TRACEPOINTS)
 NAMES: dict[int, str] = {t.kind: t.name for t in TRACEPOINTS}
-KINDS: dict[str, int] = {name: kind for kind, name in NAMES.items()}
 
 BROADCAST = 0xFFFFFFFF
 """Token of a wake-all: ``~0`` as u32, set by kvm_async_pf_wakeup_all (virt/kvm/async_pf.c)."""

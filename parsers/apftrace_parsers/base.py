@@ -276,7 +276,6 @@ class Parser(Protocol):
     """A format: how to recognise it and how to open it."""
 
     name: str
-    priority: int
 
     def sniff(self, head: bytes) -> bool:
         """Say whether a file that starts with ``head`` (up to 512 bytes) is of this format."""

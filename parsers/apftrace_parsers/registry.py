@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 ENTRY_POINTS = "apftrace.parsers"
 SNIFF_BYTES = 512
 BUILTIN: tuple[Parser, ...] = (TraceDatParser(), FtraceTextParser())
-"""Parsers that come along, in order of priority."""
+"""Parsers that come along, in the order in which they are asked."""
 
 _PACKED = {
     b"\x1f\x8b": "gzip",
@@ -33,11 +33,11 @@ _KNOWN = {b"PERFILE2": "perf.data", b"2ELIFREP": "perf.data of the other byte or
 
 
 def plugins() -> tuple[Parser, ...]:
-    """Return the parsers that other packages install, in order of priority."""
+    """Return the parsers that other packages install, in order of their names."""
     # Here, because this import takes longer than reading a small trace.
     from importlib.metadata import entry_points
 
-    return tuple(sorted((p.load()() for p in entry_points(group=ENTRY_POINTS)), key=lambda p: p.priority))
+    return tuple(sorted((p.load()() for p in entry_points(group=ENTRY_POINTS)), key=lambda p: p.name))
 
 
 def open_source(path: str | Path) -> Source:

@@ -50,9 +50,9 @@ def _answers() -> int:
 _answer = job._answer
 
 
-def _patched(task: job.Task, files, digest: str):
+def _patched(task: job.Task, files):
     _rogue(task)
-    return _answer(task, files, digest)
+    return _answer(task, files)
 
 
 job._answer = _patched

@@ -49,7 +49,7 @@ class Episodes:
         self.running: dict[int, int] = {}
         self.runnable_on: dict[int, set[int]] = {}
 
-    def hit(self, kind: str, ts: int, cpu: int, tid: int, token: int | None) -> None:
+    def hit(self, kind: str, tid: int, token: int | None) -> None:
         """Take a hit of a hook."""
         if kind == hk.WAIT and tid > 0:
             self._close(tid)

@@ -192,7 +192,7 @@ class _Fold:
     def _hit(self, kind: str, hook: hk.Hook, ts: int, cpu: int, tid: int, token: int) -> None:
         shown = self._token(hook, token) if hook.token is not None and kind in (hk.WAIT, hk.WAKE) else None
         self._keep(kind, ts, cpu, tid, 1 if hook.returns and token else None, token=shown)
-        self._episodes.hit(kind, ts, cpu, tid, shown)
+        self._episodes.hit(kind, tid, shown)
 
     def _token(self, hook: hk.Hook, value: int) -> int | None:
         if hook.is_probe:

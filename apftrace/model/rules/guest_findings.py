@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from apftrace.model.guest.join import GuestSide
 
 
-def about_guest(case: Case, side: GuestSide, row: Row, life: Row | None, **stated: Any) -> Finding:
+def about_guest(side: GuestSide, row: Row, life: Row | None, **stated: Any) -> Finding:
     """Return a finding about a wait or a wake of a guest, and the life that it belongs to."""
     own = [row.get(c) for c in WAIT_SEQS]
     start = row.get("wait") if row.get("wait") is not None else row.get("wake")

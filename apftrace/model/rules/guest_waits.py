@@ -68,7 +68,6 @@ def _lost_in_guest(case: Case) -> Iterable[Finding]:
             later = side.waits.filter((pl.col("wait") > due) & (pl.col("state") == "ran")).height
             woken = wait["wake"] is not None
             yield about_guest(
-                case,
                 side,
                 wait,
                 life,
@@ -137,7 +136,6 @@ def _open_wait(case: Case) -> Iterable[Finding]:
                 else "too early to say that it is stuck"
             )  # fmt: skip
             yield about_guest(
-                case,
                 side,
                 wait,
                 life,
@@ -212,7 +210,6 @@ def _woken_only_by_all(case: Case) -> Iterable[Finding]:
             answered = life is not None and life["ready"] is not None and life["ready"] < wait["woken_all"]
             blind = side.is_blind(wait["wait"], wait["woken_all"])
             yield about_guest(
-                case,
                 side,
                 wait,
                 life,

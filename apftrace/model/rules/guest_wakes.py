@@ -53,7 +53,6 @@ def _wake_before_wait(case: Case) -> Iterable[Finding]:
             comm = side.rec.comms.get(wait["guest_tid"], "")
             nested = any(name in comm for name in _HYPERVISORS)
             yield about_guest(
-                case,
                 side,
                 wait,
                 lives.get(wait["life"]),
@@ -91,7 +90,6 @@ def _orphan_wake(case: Case) -> Iterable[Finding]:
                 continue
             told = life is not None and life["kind"] == "pv"
             yield about_guest(
-                case,
                 side,
                 {**wake, "guest_tid": None},
                 life,

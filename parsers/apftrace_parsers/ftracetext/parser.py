@@ -21,7 +21,6 @@ class FtraceTextParser:
     """Opens tracefs ``trace`` and ``trace_pipe``, and the output of trace-cmd report, plain or gzip."""
 
     name = "ftrace text"
-    priority = 30
 
     def sniff(self, head: bytes) -> bool:
         """Say whether the first lines of a file, or of what a gzip file holds, are ftrace text."""

@@ -39,7 +39,6 @@ if TYPE_CHECKING:
 MAX_FILES = 64
 """Machines that one text is read for; each needs a pass over all of it."""
 MAX_STRANGERS = 8
-_PROBED = frozenset({"__probe_ip", "__probe_func"})
 _SYSTEM = re.compile(r"(kvm|sched|workqueue|signal|block|irq|timer|mmap_lock)_")
 GRAPH_EVENTS = frozenset(name.decode() for name in RECORDED)
 _SYSTEMS = {"memory_failure_event": "ras", "function": "ftrace"} | dict.fromkeys(GRAPH_EVENTS, "ftrace")

@@ -43,7 +43,6 @@ class TraceDatParser:
     """Recognises and opens trace.dat, versions 6 and 7."""
 
     name = "trace.dat"
-    priority = 10
 
     def sniff(self, head: bytes) -> bool:
         """Say whether a file starts as every trace.dat does."""
