@@ -1,4 +1,4 @@
-"""The result of an analysis: frames and facts, with no knowledge of files or pages."""
+"""The result of an analysis: frames and facts. What is written of it is left to :mod:`apftrace_reports`."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class Protocol:
 
 @dataclass(frozen=True)
 class NotRun:
-    """A rule that could not look, and the tracepoints that it misses."""
+    """A rule that could not look, and what it misses: tracepoints, a guest's trace, a clock that measures time."""
 
     rule: str
     missing: tuple[str, ...]
@@ -179,16 +179,21 @@ class GuestLink(ClockFit):
 class Analysis:
     """A finished analysis.
 
+    Times are in the unit of the clock of the first of ``inputs``, also where a name says ns.
+
     Attributes:
+        inputs: what is known of each input, the host's first.
         verdict: ``clean``, ``warnings``, ``anomaly``, ``undecided`` or ``unusable``.
         headline: the verdict in one plain sentence.
         unsafe: why the verdict could be wrong (loss, missing tracepoints); empty when it is safe.
+        protocol: which protocol host and guest speak.
         faults: table ``faults`` of :mod:`apftrace.schema`.
         findings: table ``findings``, most severe first.
         vcpus: table ``vcpus``.
         accounting: table ``accounting``.
         latency: table ``latency``.
-        late_after: threshold per phase in ns, above which a wakeup counts as late.
+        not_run: rules that could not look.
+        late_after: threshold per phase, above which a wakeup counts as late.
         losses: gaps in the record.
         guests: how each guest's trace was brought to the host's; empty without one.
         excerpts: raw trace lines around the worst findings, by finding id.

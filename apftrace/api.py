@@ -145,7 +145,8 @@ def scan_events(path: str | Path, events: Sequence[str] = ASYNC_PF_EVENTS) -> pa
     """Stream events as Arrow batches of one schema, in bounded memory.
 
     The columns are ts (ns of the trace clock), cpu, tid, comm, event, instance, then the union of the
-    payload fields under the kernel's own names; a field that an event lacks is null.
+    payload fields under the kernel's own names; a field that an event lacks is null. One that is called like a
+    column has an underscore behind its name (``cpu_``), or its event before it (``sched_wakeup.comm``).
 
     Args:
         path: the trace.

@@ -1,4 +1,4 @@
-"""Everything that apftrace raises on purpose.
+"""What apftrace raises on purpose; the errors of a batch stand in its own modules.
 
 ApftraceError
  ├── TraceError            an input; carries its path

@@ -1,8 +1,8 @@
-"""Every table of apftrace, declared once: name, type, unit and meaning of each column.
+"""Every table of an analysis, declared once: name, type, unit and meaning of each column.
 
 The Arrow schemas, the polars schemas and docs/schema.md come from the declarations below. Times are
-int64 nanoseconds of the trace clock. Absent is null. Tokens and addresses are uint64 and stay out of
-arithmetic with times, because polars widens ``u64 op i64`` to Int128.
+int64 nanoseconds of the trace clock, or its ticks where no rate is known. Absent is null. Tokens and
+addresses are uint64 and stay out of arithmetic with times, because polars widens ``u64 op i64`` to Int128.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _POLARS = {
 
 @dataclass(frozen=True)
 class Column:
-    """One column: ``type`` is a key of the kinds above, or ``list[str]``, or ``evidence``."""
+    """One column: ``type`` is a key of the kinds above, or ``list[str]``, or ``evidence``; times have unit ``ns``."""
 
     name: str
     type: str
@@ -231,7 +231,7 @@ FINDINGS = Table(
         Column("gva", "u64", "", "Field gva of the life."),
         Column("ts", "i64", "ns", "Start of what the finding is about."),
         Column("end", "i64", "ns", "End of it."),
-        Column("phase", "str", "", "Phase concerned (p1 to p5)."),
+        Column("phase", "str", "", "Phase concerned."),
         Column("cause", "str", "", "Cause, in one phrase."),
         Column("blocker", "u64", "", "Token to which the delay is charged."),
         Column("message", "str", "", "The finding in one sentence."),
@@ -312,7 +312,7 @@ LATENCY = Table(
     "latency",
     "Distribution of each phase, PV and HALT apart.",
     (
-        Column("phase", "str", "", "total or a phase."),
+        Column("phase", "str", "", "total, e2e or a phase."),
         Column("kind", "str", "", "all, pv or halt."),
         Column("n", "i64", "", "Lives that have the phase."),
         Column("min", "i64", "ns", "Shortest."),

@@ -1,7 +1,7 @@
 """The command line: one file per verb, and the errors and exit statuses that all share.
 
-Exit statuses: 0 no finding at ``--fail-on``, 1 there is one, 2 wrong usage, 3 an input that cannot be
-read or an output that cannot be written, 4 readable but the verdict is unsafe.
+Exit statuses: 0 no finding at ``--fail-on``, 1 there is one or a regression, 2 wrong usage, 3 an input that
+cannot be read or an output that cannot be written, 4 readable but the verdict is unsafe, or part of a batch failed.
 """
 
 from __future__ import annotations

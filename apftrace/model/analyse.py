@@ -1,4 +1,4 @@
-"""Recording in, Analysis out: the model's one door."""
+"""Opened traces in, Analysis out: the model's one door."""
 
 from __future__ import annotations
 

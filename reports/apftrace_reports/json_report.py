@@ -26,7 +26,7 @@ _IDENTITY = ("machine", "vm", "vcpu", "tid")
 
 
 class JsonReport(Rendered):
-    """One JSON document for scripts, CI and ``apftrace compare``."""
+    """One JSON document for scripts and CI."""
 
     name = "json"
     suffixes = (".json",)

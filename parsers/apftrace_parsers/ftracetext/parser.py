@@ -34,7 +34,7 @@ class FtraceTextParser:
         """Open a file and read through it once.
 
         Raises:
-            TraceUnsupported: the text is of another form, or of several machines.
+            TraceUnsupported: no line is a record, or the text is of more machines than can be told apart.
             OSError: the file cannot be read.
         """
         from apftrace_parsers.ftracetext.source import TextFile
