@@ -182,8 +182,22 @@ class TestLostWakeup:
         story.progress(start=LATER + 330 * MS, end=LATER + 340 * MS, every=5 * MS)
         assert not rules(analyse(story, off=["kvm_async_pf_completed"]), "error")
 
-    def test_undecided_where_the_rule_cannot_look(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A stuck life is never counted among the cancelled of a clean trace."""
+    @pytest.mark.parametrize(
+        "off", ["workqueue_queue_work", "workqueue_execute_start", "workqueue_execute_end"]
+    )
+    def test_nothing_is_stuck_where_the_rule_cannot_look(self, off: str) -> None:
+        """Without any sign that the page was there, the life is open, neither lost nor among the cancelled."""
+        story = histories.lost_wakeup()
+        story.pv_life(at=LATER + 20 * MS)
+        analysis = analyse(story, off=["kvm_async_pf_completed", off])
+        assert "lost-wakeup" in {missing.rule for missing in analysis.not_run}
+        assert life(analysis, STUCK)["outcome"] == "in_flight"
+        assert analysis.verdict == "warnings"
+        assert "1 in flight" in analysis.headline
+        assert "cancelled" not in analysis.headline
+
+    def test_a_stuck_life_without_a_finding_is_undecided(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """No trace gets here while the rule looks wherever a life can be stuck. Should it not, nothing is clean."""
         monkeypatch.setattr(judge, "CATALOGUE", [r for r in judge.CATALOGUE if r.id != "lost-wakeup"])
         analysis = analyse(histories.lost_wakeup())
         assert analysis.verdict == "undecided"
