@@ -18,8 +18,13 @@ if TYPE_CHECKING:
 U32 = (1 << 32) - 1
 SAMPLES = 256
 """Values of a field that are looked at."""
-MOST_VCPUS = 1024
-"""More than any VM has: KVM_MAX_VCPUS of most kernels. The low bits of a token are the number of a vCPU."""
+VCPU_IDS = 1024
+"""The low VCPU_BITS of a token are the vcpu_id; in a field that holds something else they may be anything.
+
+KVM_MAX_VCPUS (arch/x86/include/asm/kvm_host.h), which is 1024 unless CONFIG_KVM_MAX_NR_VCPUS says up to 4096 (since
+f10a570b093e). The trace has no better bound: a vcpu_id is an APIC id, so a VM of few CPUs may have large ones (up to
+KVM_MAX_VCPUS * KVM_VCPU_ID_RATIO, all that the bits can say). Of a larger VM the field must be called a token.
+"""
 LIKELY = 0.9
 """Share of its values that must look like tokens."""
 
@@ -81,4 +86,4 @@ def _share(values: Sequence[int]) -> float:
 
 def _looks_like_token(token: int) -> bool:
     vcpu = token & ((1 << tp.VCPU_BITS) - 1)
-    return token == tp.BROADCAST or (token >> tp.VCPU_BITS > 0 and vcpu < MOST_VCPUS)
+    return token == tp.BROADCAST or (token >> tp.VCPU_BITS > 0 and vcpu < VCPU_IDS)
