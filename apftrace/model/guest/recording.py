@@ -110,7 +110,8 @@ def record_guest(source: Source, machine: str) -> tuple[GuestRecording, PassResu
     for batch in made_ahead(source.stream(picks, result)):
         fold.feed(batch)
     hits = fold.hits()
-    tids = set(hits["tid"].to_list()) | set(hits["a"].to_list()) | set(hits["b"].to_list())
+    # A wakeup has in c who ran on the CPU meanwhile, maybe the only sign of that thread.
+    tids = {tid for column in ("tid", "a", "b", "c") for tid in hits[column].to_list()}
     return GuestRecording(
         machine=machine,
         clock=source.info.clock,

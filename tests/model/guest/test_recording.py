@@ -6,6 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.builders.guest import Guest
+from tests.builders.guest_events import TASK_UNINTERRUPTIBLE, WAIT, WAKE
+
 from .support import recorded
 
 if TYPE_CHECKING:
@@ -17,6 +20,17 @@ if TYPE_CHECKING:
     Capture = Callable[[str], Path]
 
 HITS = ("wait", "wake", "irq")
+HOG = 77
+
+
+def test_a_thread_that_only_ran_where_the_waiter_was_woken_has_its_name(tmp_path: Path) -> None:
+    guest = Guest(comms={0: "<idle>", 128: "touch", HOG: "hog"})
+    guest.switch(900_000, 0, HOG, cpu=1)
+    guest.call(1_000_000, 128, WAIT, token=0x1001).switch(1_010_000, 128, 0, state=TASK_UNINTERRUPTIBLE)
+    guest.call(1_020_000, 0, WAKE, token=0x1001).wakeup(1_030_000, 0, 128, target=1)
+    rec = recorded(guest.dat(tmp_path / "g.dat"))
+    assert rec.kind("wakeup")["c"].to_list() == [HOG]
+    assert rec.comms == {0: "<idle>", 128: "touch", HOG: "hog"}
 
 
 @pytest.mark.parametrize(
