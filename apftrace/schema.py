@@ -142,7 +142,7 @@ OUTCOMES: dict[str, str] = {
     "woken_by_all": "ended by a broadcast wakeup (token 0xffffffff)",
     "cancelled": "the queue was cleared, the vCPU reset or the VM ended; no ready is due",
     "in_flight": "still open at the end of the trace and not proved stuck",
-    "lost": "proved stuck: see the lost-wakeup, lost-work or lost-interrupt finding",
+    "lost": "proved stuck: see the lost-wakeup, lost-work, lost-interrupt or wrong-vector finding",
     "undecided": "the records that would tell were lost, or are not there",
 }
 

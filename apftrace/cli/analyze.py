@@ -65,7 +65,11 @@ FORMATS = ("html", "text", "md", "json", "junit", "parquet")
     help="Exit with 1 when there is a finding at least this severe.",
 )
 @click.option("--exit-zero", is_flag=True, help="Exit with 0 whatever was found.")
-@click.option("--redact", is_flag=True, help="Replace addresses, comms, host names and paths by pseudonyms.")
+@click.option(
+    "--redact",
+    is_flag=True,
+    help="Replace addresses, comms, host names, guest names and paths by pseudonyms.",
+)
 def analyze(
     traces: tuple[Path, ...],
     guests: tuple[str, ...],

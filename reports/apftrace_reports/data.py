@@ -148,7 +148,7 @@ class VcpuRow:
     values: dict[str, Any]
 
 
-REDACTED = "Redacted: addresses, comms, host names and paths are pseudonyms."
+REDACTED = "Redacted: addresses, comms, paths, host and guest names are pseudonyms."
 """What a reader must know before asking for the page at an address."""
 
 
