@@ -37,19 +37,6 @@ ANSWER = frozenset({"ready", "accepted", "injected", "ack_exit", "ack"})
 DELIVERY = frozenset({"accepted", "injected", "ack_exit", "ack"})
 ACK = frozenset({"ack_exit", "ack"})
 WORKQUEUE = frozenset({"queued", "started", "finished"})
-SCHED = frozenset(
-    {
-        "waking",
-        "to_worker",
-        "worker_sleeps",
-        "vcpu_sleeps",
-        "wakeup",
-        "worker_back",
-        "vcpu_wakes",
-        "from_worker",
-    }
-)
-FAULT = frozenset({"exit", "page_fault"})
 
 
 class Story:

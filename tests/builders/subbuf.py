@@ -107,12 +107,6 @@ class SubbufWriter:
             self.layout.record_head(TYPE_PADDING, delta) + self.layout.u32(size - 4) + bytes(size - 8)
         )
 
-    def absolute(self, ts: int) -> None:
-        """Append a time stamp record with no event behind it."""
-        self._room(ts, 8)
-        self._stamp(TYPE_TIME_STAMP, ts & ((1 << STAMP_BITS) - 1))
-        self._ts = ts
-
     def extend(self, ts: int) -> None:
         """Append a time extend record with no event behind it."""
         self._room(ts, 8)

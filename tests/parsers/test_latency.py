@@ -45,7 +45,6 @@ CONTEXT = "".join(
     f"       CPU 0/KVM-3099    [001] d..1.   12.{n:06d}: kvm_entry: vcpu 0, rip 0x{n:x}\n"
     for n in range(3000)
 )
-Version = Literal[6, 7]
 Codec = Literal["none", "zlib", "zstd"]
 
 

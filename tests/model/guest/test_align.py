@@ -119,7 +119,7 @@ def test_a_tsc_offset_that_puts_the_guest_elsewhere_is_told_and_not_used() -> No
     assert "given was not used" in link.notes[0]
 
 
-def test_a_scaled_tsc_needs_the_ratio(tmp_path: Path) -> None:
+def test_a_scaled_tsc_needs_the_ratio() -> None:
     pair = Pair(booted=0).calm().until(END)
     pair.guest.lines = [(at * 2 - 2 * START + 3 * S, cpu, text) for at, cpu, text in pair.guest.lines]
     exact = TscOffset(-2 * START + 3 * S, ratio=Fraction(2))

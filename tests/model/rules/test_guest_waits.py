@@ -10,8 +10,6 @@ from tests.model.guest.histories import END, GUEST_HISTORIES
 from tests.model.guest.pairs import Pair
 from tests.model.support import LATER, MS, START, US, S, found, rules
 
-QUIET_ON_THE_HOST = {"lost-wakeup", "lost-interrupt", "missing-ack", "lost-work"}
-
 
 @pytest.mark.parametrize("rule", GUEST_HISTORIES)
 def test_its_history_shows_it_and_blames_nobody_else(rule: str) -> None:
