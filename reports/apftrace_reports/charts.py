@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 
 PHASE_COLORS = {
+    "e2e": "var(--e2e)",
     "total": "var(--total)",
     "P1": "var(--p1)",
     "P2": "var(--p2)",

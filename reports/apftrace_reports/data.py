@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 LIFE_PHASES = ("p1", "p2", "p12", "p3", "p4", "p5", "p6", "p7")
 
 _PHASE_NAMES = {
-    "total": ("total", "not_present until the guest was told"),
+    "total": ("until told", "not_present until the guest was told"),
     "p12": ("queue, fault-in", ""),
     "e2e": ("until it ran", "not_present until the guest's task ran again"),
 }
@@ -134,9 +134,20 @@ class Life:
     steps: tuple[Step, ...]
 
     @property
-    def lead(self) -> str:
-        """What stands before ``total`` in the story: of a lost life that is how long it was open."""
-        return "lost, open for " if self.outcome == "lost" else ""
+    def took(self) -> int:
+        """How long it took with all that is known of it: until the guest's task ran, where its trace shows that."""
+        return max(self.total, self.e2e or 0)
+
+    def lasted(self, unit: str) -> str:
+        """Return in words how long it took, which is what the steps of its story add up to."""
+        told = duration(self.took, unit)
+        if self.outcome == "lost":
+            return f"lost, open for {told}"
+        if self.e2e is None:
+            return told
+        if self.e2e == self.took:
+            return f"{told} until its task ran"
+        return f"{told} in all, its task ran after {duration(self.e2e, unit)}"
 
 
 @dataclass(frozen=True)
@@ -188,6 +199,17 @@ class ReportData:
     def findings(self) -> int:
         """Number of all findings."""
         return sum(group.count for group in self.groups)
+
+    @property
+    def followed(self) -> bool:
+        """Whether a fault was followed until the guest's task ran again."""
+        return any(row.phase == "e2e" for row in self.latency)
+
+    @property
+    def whole(self) -> tuple[LatencyRow, ...]:
+        """The rows that tell how long faults took from end to end: until the task ran, until the guest was told."""
+        firsts = {row.phase: row for row in reversed(self.latency)}
+        return tuple(firsts[phase] for phase in ("e2e", "total") if phase in firsts)
 
     @property
     def told(self) -> tuple[Life, ...]:

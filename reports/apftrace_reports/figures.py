@@ -81,7 +81,8 @@ def _figures(analysis: Analysis, view: View, strips: Series) -> Iterator[Figure]
     yield from _figure(
         "scatter",
         "When the slow ones were",
-        f"One point per fault at its not_present, as high as its total; one that never ended at its age. {left_out}",
+        f"One point per fault at its not_present, as high as {_height(lives)}; one that never ended at its age. "
+        f"{left_out}",
         charts.scatter_chart,
         Series([]) if few else series.scatter(lives, view),
         strips,
@@ -101,6 +102,10 @@ def _figures(analysis: Analysis, view: View, strips: Series) -> Iterator[Figure]
         "outstanding", "Faults open at one time", _outstanding(steps), charts.outstanding_chart, steps, strips,
         view=view,
     )  # fmt: skip
+
+
+def _height(lives: pl.DataFrame) -> str:
+    return "the longer of its total and its e2e" if lives["e2e"].count() else "its total"
 
 
 def _outstanding(steps: Series) -> str:

@@ -132,7 +132,7 @@ def _phases(data: ReportData) -> list[str]:
 def _stories(data: ReportData) -> list[str]:
     out = []
     for life in data.told:
-        out += ["", f"- {code_span(life.token)} {life.where}: {life.lead}{duration(life.total, data.unit)}"]
+        out += ["", f"- {code_span(life.token)} {life.where}: {life.lasted(data.unit)}"]
         for step in life.steps:
             phase = f" {phase_label(step.phase)}" if step.phase else ""
             out.append(f"  - +{duration(step.after, data.unit)}{phase}: {markdown(step.text)}")

@@ -38,6 +38,7 @@ def environment(unit: str) -> jinja2.Environment:
         "count": count,
         "breakable": _breakable,
         "duration": lambda value: duration(value, unit),
+        "lasted": lambda life: life.lasted(unit),
         "instant": lambda value: instant(value, unit),
         "phase_label": phase_label,
         "plural": plural,

@@ -183,7 +183,7 @@ def _evidence(one: dict[str, Any]) -> Evidence:
 
 
 def latency_rows(analysis: Analysis) -> tuple[LatencyRow, ...]:
-    """Return the phase table without rows that repeat others.
+    """Return the phase table without rows that repeat others, the way until the guest's task ran in front.
 
     Those are the row of all kinds where only one kind has the phase, and P1+P2 where every life has both.
     """
@@ -196,6 +196,7 @@ def latency_rows(analysis: Analysis) -> tuple[LatencyRow, ...]:
             return True
         return kind == "all" and n in (numbers.get((phase, "pv")), numbers.get((phase, "halt")))
 
+    rows.sort(key=lambda row: row["phase"] != "e2e")
     return tuple(_latency(row, analysis.late_after) for row in rows if not repeats(row))
 
 

@@ -104,7 +104,7 @@ def distribution(faults: pl.DataFrame, kind: str) -> Series:
     lives = faults.filter(pl.col("kind") == kind)
     split = lives["p1"].count() or lives["p2"].count()
     rows: list[Row] = []
-    for phase in ("total", *_SEGMENTS, *_BEYOND):
+    for phase in ("e2e", "total", *_SEGMENTS, *_BEYOND):
         values = lives[phase].drop_nulls().sort()
         if len(values) < FEWEST or (phase == "p12" and split):
             continue
@@ -136,7 +136,7 @@ def pick(faults: pl.DataFrame, most: int = MOST_LIVES) -> tuple[pl.DataFrame, st
     odd = timed.filter(~answered).head(most // 2)
     per_slice = max(1, (most - odd.height) // _SLICES)
     slow = timed.filter(answered).filter(
-        pl.col("total").rank("ordinal", descending=True).over(_slice(timed)) <= per_slice
+        pl.max_horizontal("total", "e2e").rank("ordinal", descending=True).over(_slice(timed)) <= per_slice
     )
     picked = pl.concat([odd, slow]).sort("not_present", "token")
     return picked, (
@@ -169,7 +169,7 @@ def scatter(lives: pl.DataFrame, view: View) -> Series:
 
 def _age(row: Row) -> int:
     if row["total"] is not None:
-        return int(row["total"])
+        return int(max(row["total"], row["e2e"] or 0))
     return 0 if row["end"] is None else int(row["end"] - row["not_present"])
 
 

@@ -204,12 +204,14 @@ def _slowest(data: ReportData) -> list[str]:
         return []
     # The width of a mail holds the host's phases; those in the guest stand in words below.
     phases = [phase for phase in data.life_phases if phase not in ("p6", "p7")]
-    head = f"{'SLOWEST':<18}" + "".join(f"{name:>9}" for name in ("total", *map(phase_label, phases)))
-    out = [head]
+    followed = any(life.e2e is not None for life in data.slowest)
+    names = [*(["e2e"] if followed else []), "total", *map(phase_label, phases)]
+    room = 9 if len(names) <= 6 else 8
+    out = [pad("SLOWEST", 2 * room) + "".join(f"{name:>{room}}" for name in names)]
     for life in data.slowest:
-        numbers = (life.total, *(life.phases[phase] for phase in phases))
-        out.append(pad(life.token, 18) + "".join(f"{_short(number, data.unit):>9}" for number in numbers))
-        out += wrap(_life_words(life, data.unit), WIDTH, "  ", "  ")
+        numbers = [*([life.e2e] if followed else []), life.total, *(life.phases[phase] for phase in phases)]
+        told = "".join(f"{_short(number, data.unit, room):>{room}}" for number in numbers)
+        out += [pad(life.token, 2 * room) + told, *wrap(_life_words(life, data.unit), WIDTH, "  ", "  ")]
     return out
 
 
@@ -218,9 +220,7 @@ def _stories(data: ReportData) -> list[str]:
         return []
     out = [f"STORIES  the {'lost and the ' if data.lost else ''}slowest faults, step by step"]
     for life in data.told:
-        out += wrap(
-            f"{life.token}, {life.where}, {life.lead}{_short(life.total, data.unit)}:", WIDTH, "  ", "  "
-        )
+        out += wrap(f"{life.token}, {life.where}, {life.lasted(data.unit)}:", WIDTH, "  ", "  ")
         for step in life.steps:
             label = phase_label(step.phase) if step.phase else ""
             first = "    " + pad(f"+{_short(step.after, data.unit)}", 9) + " " + pad(label, 6)
@@ -233,7 +233,6 @@ def _life_words(life: Life, unit: str) -> str:
     if life.blocker:
         words.append(f"waited for the ACK of {life.blocker}")
     beyond = [(phase, life.phases[phase]) for phase in ("p6", "p7") if life.phases[phase] is not None]
-    beyond += [("e2e", life.e2e)] if life.e2e is not None else []
     words += [f"{phase_label(phase)} {_short(length, unit)}" for phase, length in beyond]
     return ", ".join(word for word in words if word)
 
@@ -257,7 +256,7 @@ def _vcpus(data: ReportData) -> list[str]:
     out = [named, *(_vcpu_row(row, data.unit) for row in data.vcpus[:_VCPUS])]
     if len(data.vcpus) > _VCPUS:
         out.append(f"  ... and {len(data.vcpus) - _VCPUS} more")
-    return [*out, "  open: most at one time; slot: share of time with an un-ACKed ready"]
+    return [*out, "  p99 of total; open: most at once; slot: share with an un-ACKed ready"]
 
 
 def _vcpu_row(row: VcpuRow, unit: str) -> str:
@@ -327,8 +326,8 @@ def _some(words: Sequence[str], most: int) -> str:
     return clip(", ".join(words[:most]), 400) + more
 
 
-def _short(value: int | None, unit: str) -> str:
+def _short(value: int | None, unit: str, room: int = 9) -> str:
     # A column of ticks has its unit in the environment block; the number alone must fit.
     if unit == "ns" or value is None:
         return duration(value)
-    return str(value) if value < 10**8 else f"{value:.2e}"
+    return str(value) if value < 10 ** (room - 1) else f"{value:.{room - 7}e}"

@@ -242,7 +242,9 @@ def test_the_phase_table_lines_up():
     *table, limits = table
     assert limits.startswith("  late above: ")
     assert {columns(line) for line in table} == {72}
-    assert [line[:29].split() for line in table[1:4]] == [["total"], ["total", "pv"], ["total", "halt"]]
+    assert [line[:29].split() for line in table[1:4]] == [
+        ["total", "until", "told", *kind] for kind in ([], ["pv"], ["halt"])
+    ]
 
 
 def test_accounting_and_broken_identities_are_printed():
