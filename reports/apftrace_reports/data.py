@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from apftrace.analysis import Analysis, NotRun
     from apftrace_reports.accounting import AccountingLine, Term
     from apftrace_reports.catalogue import RuleWords
+    from apftrace_reports.causes import CauseRow
     from apftrace_reports.environment import InputFacts
     from apftrace_reports.gaps import Gaps
 
@@ -72,7 +73,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Group:
-    """The findings of one rule: all of them counted, the first few in full."""
+    """The findings of one rule: all of them counted, the first few in full; ``causes`` sums up late wakeups."""
 
     rule: str
     severity: str
@@ -84,6 +85,7 @@ class Group:
     where: tuple[str, ...]
     findings: tuple[Finding, ...]
     words: RuleWords
+    causes: tuple[CauseRow, ...] = ()
 
     @property
     def hidden(self) -> int:

@@ -10,9 +10,10 @@ from apftrace_reports.escape import code_span, markdown, markdown_table
 from apftrace_reports.units import count, duration, instant, plural
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from apftrace.analysis import Analysis
+    from apftrace_reports.causes import CauseRow
     from apftrace_reports.data import Evidence, Finding, Group, ReportData
 
 PER_RULE = 3
@@ -64,10 +65,28 @@ def _findings(data: ReportData) -> list[str]:
             for g in data.groups
         ),
     )
+    out += [line for group in data.groups for line in _causes(group.causes, data.unit)]
     told = [finding for group in data.groups for finding in group.findings[:PER_RULE]]
     for at, finding in enumerate(told):
         out += _finding(finding, data.unit, opened=at == 0)
     return out
+
+
+def _causes(causes: Sequence[CauseRow], unit: str) -> list[str]:
+    if not causes:
+        return []
+    rows = (
+        (
+            row.cause,
+            phase_label(row.phase),
+            count(row.count),
+            duration(row.worst, unit),
+            duration(row.median, unit),
+        )
+        for row in causes
+    )
+    head = ("cause", "phase", "count", "worst", "median")
+    return ["", "#### Causes of late wakeups", "", *markdown_table(head, rows, numbers=2)]
 
 
 def _span(group: Group, unit: str) -> tuple[str, str]:

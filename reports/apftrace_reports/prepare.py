@@ -14,6 +14,7 @@ from apftrace.analysis import NotRun
 from apftrace.grades import CONFIDENCES, SEVERITIES
 from apftrace_reports.accounting import accounting_asides, accounting_lines, broken_identities
 from apftrace_reports.catalogue import quiet_rules, rule_words
+from apftrace_reports.causes import LATE, CauseRow, cause_rows
 from apftrace_reports.data import (
     LIFE_PHASES,
     Evidence,
@@ -124,13 +125,16 @@ def finding_groups(
     shown: dict[str, list[Finding]] = {}
     for row in whole.iter_rows(named=True):
         shown.setdefault(row["rule"], []).append(_finding(row, analysis.excerpts))
+    causes = {LATE: cause_rows(analysis.findings, analysis.faults)}
     return tuple(
-        _group(row, tuple(shown.get(row["rule"], ())), several=several)
+        _group(row, tuple(shown.get(row["rule"], ())), causes.get(row["rule"], ()), several=several)
         for row in summaries.iter_rows(named=True)
     )
 
 
-def _group(row: dict[str, Any], findings: tuple[Finding, ...], *, several: bool) -> Group:
+def _group(
+    row: dict[str, Any], findings: tuple[Finding, ...], causes: tuple[CauseRow, ...], *, several: bool
+) -> Group:
     severities = _ordered(_pairs(row["severity"], "severity"), SEVERITIES)
     places = sorted({place(one, several=several) for one in row["where"]} - {""}, key=_natural)
     return Group(
@@ -144,6 +148,7 @@ def _group(row: dict[str, Any], findings: tuple[Finding, ...], *, several: bool)
         where=tuple(places),
         findings=findings,
         words=rule_words(row["rule"]),
+        causes=causes,
     )
 
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from apftrace.analysis import Analysis
     from apftrace_reports.catalogue import RuleWords
+    from apftrace_reports.causes import CauseRow
     from apftrace_reports.data import Evidence, Finding, Group, LatencyRow, Life, ReportData, VcpuRow
     from apftrace_reports.environment import InputFacts
 
@@ -27,6 +28,7 @@ PER_RULE = {"error": 3, "warning": 2}
 _EVIDENCE = 8
 _EXCERPT = 20
 _VCPUS = 16
+_CAUSES = 12
 _RECORD = re.compile(r"(?P<head>.*?\[\d+\].*? [\d.]+: (?:[\w:]+:)?) (?P<payload>.+)")
 _EVENTS = 12
 
@@ -104,7 +106,21 @@ def _group_head(group: Group, unit: str) -> list[str]:
     out = wrap(f"{head} x {count(group.count)}{title}", WIDTH, rest="  ")
     out += _fact("certainty", ", ".join(f"{number} {confidence}" for confidence, number in group.confidences))
     out += _fact("first", f"{instant(group.first, unit)}, last {instant(group.last, unit)}")
-    return out + (_fact("on", _some(group.where, 12)) if group.where else [])
+    out += _fact("on", _some(group.where, 12)) if group.where else []
+    return out + _causes(group.causes, unit)
+
+
+def _causes(causes: Sequence[CauseRow], unit: str) -> list[str]:
+    if not causes:
+        return []
+    out = [f"{'count':>7} {'phase':<5}{'worst':>8}{'median':>8}  cause of late wakeups"]
+    for row in causes[:_CAUSES]:
+        first = f"{count(row.count):>7} {phase_label(row.phase):<5}"
+        first += "".join(f"{_short(took, unit, 8):>8}" for took in (row.worst, row.median)) + "  "
+        out += wrap(row.cause, WIDTH, first, " " * columns(first))
+    if len(causes) > _CAUSES:
+        out.append(f"  ... and {plural(len(causes) - _CAUSES, 'more cause')}; --format html shows them all")
+    return out
 
 
 def _advice(words: RuleWords) -> list[str]:

@@ -5,6 +5,7 @@ What is to be said is decided for all lives at once; only the words are put toge
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -47,6 +48,11 @@ _WHY: dict[str, Cause] = {
 }
 _SLOT = "slot"
 _FAULTED_IN = ("p2", "p12")
+_SLOT_HELD = re.compile(
+    r"slot held .+? by (?:predecessor 0x[0-9a-f]+: (?P<why>.+)|several predecessors)", re.S
+)
+_OWN = re.compile(r": | for \d| \(")
+"""Where a cause goes on with what it says of one life alone: how long, who, where."""
 _HALF = pl.when(pl.col("phase") == "p4").then("p4").otherwise("p5")
 """How long P4 or P5 lasted, whichever is the phase."""
 
@@ -72,6 +78,17 @@ def causes_of(
         else (*_worded(case, (life, phase), why, ns, hog), None)
         for why, life, phase, ns, hog, busy, token, holder in told.iter_rows()
     ]
+
+
+def kind_of(cause: str) -> str:
+    """Return what causes of many lives have in common: without how long, who and where."""
+    held = _SLOT_HELD.match(cause)
+    if held:
+        return (
+            f"predecessor in the slot: {kind_of(held['why'])}" if held["why"] else "predecessors in the slot"
+        )
+    kind = _OWN.split(cause, maxsplit=1)[0]
+    return cause if kind == "guest" else kind
 
 
 def _why(case: Case) -> pl.Expr:
