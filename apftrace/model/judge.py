@@ -12,6 +12,7 @@ from apftrace.ahead import side_by_side
 from apftrace.amounts import plural
 from apftrace.analysis import NotRun
 from apftrace.model import tracepoints as tp
+from apftrace.model.counted import counted
 from apftrace.model.findings import stated, table
 from apftrace.model.guest.verdict import followed, guest_unsafe, guest_verdict
 from apftrace.model.rules import CATALOGUE
@@ -98,7 +99,7 @@ def _verdict(case: Case, findings: pl.DataFrame, unsafe: tuple[str, ...]) -> tup
     if not case.rec.has(*_CORE):
         return "unusable", "The trace does not hold the events that async page faults are paired from."
     if errors.height:
-        return "anomaly", f"{faults}; {_summary(errors)}."
+        return "anomaly", f"{faults}; {counted(errors)}."
     ended = dict(case.lives["outcome"].value_counts().iter_rows())
     open_lives, answered, undecided, stuck = (
         ended.get(o, 0) for o in ("in_flight", "answered", "undecided", "lost")
@@ -120,13 +121,6 @@ def _verdict(case: Case, findings: pl.DataFrame, unsafe: tuple[str, ...]) -> tup
     if undecided or stuck or case.rec.losses or any(side.rec.losses for side in case.guests):
         return "undecided", f"{told}; {unsafe[-1] if unsafe else 'the rules for them lack tracepoints'}."
     if warnings.height:
-        return "warnings", f"{told}; {lost}; {_summary(warnings)}."
+        return "warnings", f"{told}; {lost}; {counted(warnings)}."
     timed = "nothing late" if case.rec.measures_time else f"not timed: clock {case.rec.clock}"
     return "clean", f"{told}; {lost}, {timed}." if n else f"{told}."
-
-
-def _summary(findings: pl.DataFrame) -> str:
-    counts = (
-        findings.group_by("rule", maintain_order=True).len().sort("len", "rule", descending=[True, False])
-    )
-    return ", ".join(f"{count} {rule}" for rule, count in counts.iter_rows())

@@ -67,7 +67,7 @@ def test_every_format_takes_a_pair(run: Run, folder: Path, tmp_path: Path, form:
     out = tmp_path / "out"
     result = run("analyze", folder / "stuck.dat", folder / "stuck-vm1.txt", "--format", form, "-o", out)
     assert result.status == 1
-    assert "1 lost-in-guest" in result.one_line()
+    assert "1 wakeup lost in the guest" in result.one_line()
     if form != "parquet":
         assert b"lost-in-guest" in out.read_bytes()
 

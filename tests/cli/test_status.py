@@ -94,4 +94,4 @@ def test_late_after_may_be_more_than_the_latest(run: Run, traces: Path) -> None:
 def test_the_verdict_is_told_on_stderr_beside_a_report(run: Run, traces: Path) -> None:
     result = run("analyze", traces / "lost.dat", "-o", "report.json")
     assert result.out == b""
-    assert result.one_line() == "apftrace: anomaly: 21 async page faults; 1 lost-wakeup."
+    assert result.one_line() == "apftrace: anomaly: 21 async page faults; 1 lost wakeup."

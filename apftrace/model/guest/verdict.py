@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from apftrace.amounts import plural
+from apftrace.model.counted import counted
 from apftrace.model.rules.base import ERROR, WARNING
 
 if TYPE_CHECKING:
@@ -52,12 +53,13 @@ def guest_verdict(case: Case, findings: pl.DataFrame, unsafe: tuple[str, ...]) -
             "The guest's trace shows no wait for a page: probe kvm_async_pf_task_wait_schedule.",
         )
     told = f"{_summary(side)} in {side.rec.machine}, without its host's trace"
-    if (findings["severity"] == ERROR).any():
-        return "anomaly", f"{told}; {_rules(findings, ERROR)}."
+    errors, warnings = (findings.filter(pl.col("severity") == grade) for grade in (ERROR, WARNING))
+    if errors.height:
+        return "anomaly", f"{told}; {counted(errors)}."
     if side.rec.losses:
         return "undecided", f"{told}; {unsafe[-1]}."
-    if (findings["severity"] == WARNING).any():
-        return "warnings", f"{told}; {_rules(findings, WARNING)}."
+    if warnings.height:
+        return "warnings", f"{told}; {counted(warnings)}."
     return "clean", f"{told}; nothing shown to be lost."
 
 
@@ -68,10 +70,3 @@ def _summary(side: GuestSide) -> str:
     ends = [f"{states.get('ran', 0)} ended"] + ([f"{still} open at the end"] if still else [])
     ends += [f"{states['unseen']} whose end is not recorded"] if "unseen" in states else []
     return f"{plural(n, 'wait')} for a page: {', '.join(ends)}"
-
-
-def _rules(findings: pl.DataFrame, severity: str) -> str:
-    counts = findings.filter(pl.col("severity") == severity)["rule"].value_counts(sort=True)
-    return ", ".join(
-        f"{n} {rule}" for rule, n in counts.sort("count", "rule", descending=[True, False]).iter_rows()
-    )
