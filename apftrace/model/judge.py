@@ -28,6 +28,9 @@ _CORE = (tp.NOT_PRESENT, tp.READY)
 _PROOF = (tp.COMPLETED, tp.ENTRY)
 """Without these a lost wakeup cannot be told from one in flight."""
 
+_MANY = 1 / 3
+"""Share of the rules from which on "clean" alone would claim too much if they could not look."""
+
 
 @dataclass(frozen=True)
 class Judgement:
@@ -52,7 +55,17 @@ def judge(case: Case) -> Judgement:
         unsafe = (*_unsafe(case), *guest_unsafe(case))
         verdict, headline = _verdict(case, findings, unsafe)
     not_run = tuple(NotRun(rule, lacking) for rule, lacking in missing.items() if lacking)
+    if verdict == "clean":
+        headline = _as_far_as_looked(headline, not_run)
     return Judgement(findings, not_run, verdict, headline, unsafe)
+
+
+def _as_far_as_looked(headline: str, not_run: tuple[NotRun, ...]) -> str:
+    """Return the headline of a clean trace; how many rules could not look stands in front where those are many."""
+    if len(not_run) < _MANY * len(CATALOGUE):
+        return headline
+    blind = f"{len(not_run)} of {len(CATALOGUE)} rules could not"
+    return f"As far as could be looked ({blind}): {headline[:1].lower()}{headline[1:]}"
 
 
 def _look(case: Case, rule: Rule) -> tuple[str, pl.DataFrame]:

@@ -10,6 +10,7 @@ import pytest
 import apftrace
 from apftrace import schema
 from apftrace.analysis import NotRun
+from apftrace.model.rules import CATALOGUE
 from tests.builders import options
 from tests.builders.formats import Format, parse
 from tests.builders.story import ANSWER, Story
@@ -54,6 +55,31 @@ def test_only_the_five_events_of_async_page_faults() -> None:
     assert analysis.unsafe == ("tracepoints missing: kvm_entry",)
     assert analysis.protocol.kind == "unknown"
     assert total(analysis)["balanced"]
+
+
+@pytest.mark.parametrize(
+    ("off", "blind"), [(only(*FIVE), True), (only(*FIVE, *SCHED_EVENTS), True), ((), False)], ids=str
+)
+def test_a_clean_trace_says_first_where_much_could_not_be_looked_for(off: list[str], blind: bool) -> None:
+    story = Story()
+    calm(story)
+    analysis = analyse(story, off=off)
+    assert analysis.verdict == "clean"
+    n = len(analysis.not_run)
+    told = f"As far as could be looked ({n} of {len(CATALOGUE)} rules could not): 20 async page faults, "
+    assert analysis.headline.startswith(told if blind else "20 async page faults, ")
+    assert analysis.text().startswith(
+        f"CLEAN: As far as could be looked ({n} of" if blind else "CLEAN: 20 async"
+    )
+
+
+def test_what_is_found_is_told_first_even_where_little_could_be_looked_for() -> None:
+    story = histories.lost_wakeup()
+    calm(story, start=LATER + S)
+    analysis = analyse(story, off=only(*FIVE))
+    assert 3 * len(analysis.not_run) > len(CATALOGUE)
+    assert analysis.verdict != "clean"
+    assert "could be looked" not in analysis.headline
 
 
 def test_only_the_five_events_show_a_lost_wakeup_as_possible() -> None:
