@@ -31,6 +31,7 @@ SILENT_NS = 1_000_000_000
 """Silence of a whole VM that is worth a word; an idle guest's timers run more often."""
 _SILENT_SHARE = 0.05
 _SHOWN = 8
+"""Lives that one finding names as evidence."""
 
 
 def _vcpu_reset(case: Case) -> Iterable[Finding]:
@@ -132,7 +133,12 @@ def _dropped(case: Case, row: Row) -> pl.DataFrame:
 
 
 def _told(dropped: pl.DataFrame) -> str:
-    return f"; lives that were open and got no ready: {dropped.height}" if dropped.height else ""
+    return f"; lives that were open and got no ready: {_many(dropped)}" if dropped.height else ""
+
+
+def _many(lives: pl.DataFrame) -> str:
+    """Return how many lives a finding is about, and how many of them its evidence shows where that is not all."""
+    return f"{lives.height}" + (f" (evidence: {_SHOWN} of {lives.height})" if lives.height > _SHOWN else "")
 
 
 def _vm_ended(case: Case) -> Iterable[Finding]:
@@ -157,7 +163,7 @@ def _vm_ended(case: Case) -> Iterable[Finding]:
             end=gone["gone"].max(),
             cause="the VM ended" if whole else "vCPUs were removed" if goes_on else "the VM is about to end",
             message=f"{gone.height} of {threads.height} vCPU threads of {vm} exited"
-            + (f"; lives that ended with them: {dropped.height}" if dropped.height else ""),
+            + (f"; lives that ended with them: {_many(dropped)}" if dropped.height else ""),
             seqs=dropped["life"].head(_SHOWN).to_list(),
             ruled_out=["lost: a VM that ends gets no ready"] if dropped.height else [],
             not_ruled_out=[]
@@ -187,7 +193,7 @@ def _vm_stopped(case: Case) -> Iterable[Finding]:
             end=case.rec.last_ns,
             cause="paused, stopped or migrated away",
             message=f"no vCPU of {vm} left a record in the last {silent}; "
-            f"lives of it that are open: {open_lives.height}",
+            f"lives of it that are open: {_many(open_lives)}",
             seqs=open_lives["life"].head(_SHOWN).to_list(),
             not_ruled_out=[
                 *(["a guest that goes on where records were lost or no CPU was recorded"] * missing),

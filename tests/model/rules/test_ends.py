@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.builders.story import ANSWER, Story
 from tests.model import histories
 from tests.model.support import (
@@ -190,3 +192,18 @@ class TestVmStopped:
         calm(story)
         story.pv_life(at=LATER, without=ANSWER)
         assert rules(analyse(story)) == {"in-flight"}
+
+
+class TestEvidence:
+    @pytest.mark.parametrize("rule", ["vcpu-reset", "vm-ended", "vm-stopped"])
+    @pytest.mark.parametrize(("open_lives", "told"), [(16, "16 (evidence: 8 of 16)"), (8, "8")])
+    def test_of_many_lives_the_finding_says_how_many_it_shows(
+        self, rule: str, open_lives: int, told: str
+    ) -> None:
+        story = histories.HISTORIES[rule]()
+        for n in range(1, open_lives):
+            story.pv_life(at=LATER + n * 10_000, gva=0x5000_0000 + n * 0x1000, without=ANSWER)
+        (finding,) = found(analyse(story), rule)
+        shown = [e for e in finding["evidence"] if e["event"] == "kvm_async_pf_not_present"]
+        assert len(shown) == 8
+        assert finding["message"].endswith(f": {told}")
