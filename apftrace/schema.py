@@ -141,8 +141,8 @@ OUTCOMES: dict[str, str] = {
     "answered": "its ready was traced, or is implied by an ACK, an accept or a later life of the page",
     "woken_by_all": "ended by a broadcast wakeup (token 0xffffffff)",
     "cancelled": "the queue was cleared, the vCPU reset or the VM ended; no ready is due",
-    "in_flight": "still open at the end of the trace and not proved stuck",
-    "lost": "proved stuck: see the lost-wakeup, lost-work, lost-interrupt or wrong-vector finding",
+    "in_flight": "still open at the end of the trace, and nothing shows that it is stuck",
+    "lost": "stuck: its lost-wakeup, lost-work, lost-interrupt or wrong-vector finding says how sure that is",
     "undecided": "the records that would tell were lost, or are not there",
 }
 

@@ -283,3 +283,14 @@ def test_thinned_charts_say_so(pages):
 
 def test_a_notebook_gets_the_page():
     assert analyses.empty()._repr_html_().startswith("<!DOCTYPE html>")
+
+
+def test_the_glossary_leaves_it_to_the_finding_how_sure_a_loss_is():
+    lost = analyses.finding(1, "lost-wakeup", confidence="likely")
+    text = " ".join(page(analyses.analysis([], [lost])).text.split())
+    glossary = text[text.index("How to read this") :]
+    assert (
+        "stuck: its lost-wakeup, lost-work, lost-interrupt or wrong-vector finding says how sure that is"
+        in glossary
+    )
+    assert "proved stuck" not in glossary
