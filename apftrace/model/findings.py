@@ -11,6 +11,7 @@ import pyarrow as pa
 from apftrace.grades import SEVERITIES
 from apftrace.model.evidence import texts
 from apftrace.model.rules.base import EVIDENCE_PER_RULE, framed, listed
+from apftrace.model.vms import named_threads
 from apftrace.schema import FINDINGS
 
 if TYPE_CHECKING:
@@ -85,8 +86,8 @@ def table(case: Case, found: Sequence[tuple[str, pl.DataFrame]]) -> pl.DataFrame
         pl.col("machine").fill_null(case.rec.machine),
         *(pl.col(c).reinterpret(signed=False) for c in _UNSIGNED),
     )
-    vcpus = case.threads.select("tid", "vm", "vcpu")
-    return FINDINGS.conform(rows.join(vcpus, on="tid", how="left", maintain_order="left"))
+    named = named_threads(case.rec, case.threads)
+    return FINDINGS.conform(rows.join(named, on="tid", how="left", maintain_order="left"))
 
 
 def _evidence(case: Case, rows: pl.DataFrame) -> pl.Series:

@@ -26,13 +26,35 @@ def vcpu_threads(rec: Recording, lives: pl.DataFrame) -> pl.DataFrame:
     kinds = (tp.TRY, tp.REPEATED, tp.NOT_PRESENT, tp.READY)
     tids = pl.concat(rec.kind(kind).select(pl.col("tid").unique()) for kind in kinds).unique()
     table = tids.join(rec.threads, on="tid", how="left").sort("tid")
-    entered = rec.has(tp.ENTRY) and rec.fields.get(tp.ENTRY, (None,))[0] is not None
-    by_entry = pl.when(pl.lit(entered) & (pl.col("vcpu") >= 0)).then("vcpu")
-    table = table.with_columns(by_entry.cast(pl.Int32).alias("vcpu"))
+    table = table.with_columns(_by_entry(rec))
     if table["vcpu"].null_count():
         table = table.join(_ids_in_tokens(rec), on="tid", how="left", maintain_order="left")
         table = table.with_columns(pl.coalesce("vcpu", "id").alias("vcpu")).drop("id")
     return table.with_columns(_vm_names(rec, table, lives))
+
+
+def named_threads(rec: Recording, threads: pl.DataFrame) -> pl.DataFrame:
+    """Return tid, vm and vcpu of the vCPU threads, and of all others that entered a guest.
+
+    Of the others nothing but the trace's own guest table, or a tgid, tells the VM: it may be null.
+
+    Args:
+        rec: the recording.
+        threads: as ``vcpu_threads`` returns them.
+    """
+    entered = rec.threads.filter((pl.col("entries") > 0) & ~pl.col("tid").is_in(threads["tid"].implode()))
+    vms = [
+        rec.guests.get(tid) or (None if tgid is None else f"pid-{tgid}")
+        for tid, tgid in entered.select("tid", "tgid").iter_rows()
+    ]
+    others = entered.select("tid", pl.Series("vm", vms, pl.String), _by_entry(rec))
+    return pl.concat([threads.select("tid", "vm", "vcpu"), others])
+
+
+def _by_entry(rec: Recording) -> pl.Expr:
+    """Return the vCPU that a thread entered the guest as, null where no event tells."""
+    told = rec.has(tp.ENTRY) and rec.fields.get(tp.ENTRY, (None,))[0] is not None
+    return pl.when(pl.lit(told) & (pl.col("vcpu") >= 0)).then("vcpu").cast(pl.Int32).alias("vcpu")
 
 
 def _ids_in_tokens(rec: Recording) -> pl.DataFrame:

@@ -138,8 +138,11 @@ class TestPageMalfunction:
         tid = story.tid(1)
         story.event(LATER, "kvm_entry", tid, 1, vcpu_id=1)
         story.event(LATER + MS, "signal_generate", tid, 1, sig=7, code=4, pid=tid, comm="CPU 1/KVM")
-        (finding,) = found(analyse(story), "page-malfunction")
+        analysis = analyse(story)
+        (finding,) = found(analysis, "page-malfunction")
         assert (finding["severity"], finding["confidence"], finding["tid"]) == ("error", "proved", tid)
+        assert (finding["vcpu"], finding["vm"]) == (1, None)
+        assert f"proved, vCPU 1, tid {tid}, at" in " ".join(analysis.text().split())
 
     def test_found_once_for_a_machine_check_that_is_injected_again(self) -> None:
         story = Story()
