@@ -132,9 +132,24 @@ def test_the_page_says_what_the_lines_say():
         "in/0006.dat", "an empty file", "lost-wakeup", "A wakeup was lost.", "30 ms", "P2 20 ms, P3 10 ms",
     ):  # fmt: skip
         assert words in page
-    assert page.index("in/0005.dat") < page.index("Runs to look at")
     runs = page.partition("Runs to look at")[2]
     assert runs.index("in/0005.dat") < runs.index("in/0000.dat")
+
+
+@pytest.mark.parametrize(("report", "heading"), [(html, "<h2>"), (markdown, "### ")])
+@pytest.mark.parametrize("name", ["some", "changes"])
+def test_what_is_to_be_looked_at_stands_first(name: str, report, heading: str):
+    text = without_scripts(report.render(BATCHES[name]()).decode())
+    assert text.partition(heading)[2].startswith("Runs to look at")
+    assert text.count("Runs to look at") == 1
+
+
+def test_many_runs_to_look_at_do_not_push_the_rest_away():
+    page = html.render(Batch([line(n) for n in range(30)])).decode()
+    shown, _, folded = page.partition("<summary>10 more runs</summary>")
+    assert "in/0019.dat" in shown.partition("Runs to look at")[2]
+    assert "in/0020.dat" not in shown.partition("Runs to look at")[2]
+    assert "in/0029.dat" in folded.partition("</details>")[0]
 
 
 def test_a_page_of_a_run_is_linked():

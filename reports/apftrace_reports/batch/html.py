@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 MOST = 200
 """Rows of a table of inputs; runs.jsonl has all of them."""
 
+FIRST = 20
+"""Of those to look at as many stand in the open; the page goes on below them."""
+
 LIVES = 20
 
 
@@ -63,6 +66,7 @@ def _content(batch: Batch) -> dict[str, Any]:
         "rules": [(row, rule_words(row.rule).title) for row in rule_rows(batch)],
         "lives": [(_run(line), life) for line, life in worst_lives(batch, LIVES)],
         "need": [_run(line) | {"failing": batch.failing(line)} for line in need[:MOST]],
+        "first": FIRST,
         "more_need": max(0, len(need) - MOST),
         "failed": [_run(line) for line in batch.failed[:MOST]],
         "more_failed": max(0, len(batch.failed) - MOST),

@@ -23,7 +23,7 @@ _KERNELS = 30
 def render(batch: Batch) -> bytes:
     """Return the summary as UTF-8."""
     out = [f"## apftrace: {batch.verdict.upper()}", "", markdown(batch.headline)]
-    for section in (_changes, _kernels, _rules, _runs, _failed, _lives, _remarks):
+    for section in (_runs, _changes, _kernels, _rules, _failed, _lives, _remarks):
         out += section(batch)
     return ("\n".join(out) + "\n").encode()
 
@@ -104,7 +104,7 @@ def _runs(batch: Batch) -> list[str]:
     lines = by_need(batch)
     if not lines:
         return []
-    out = ["", "### Runs that are not clean", ""]
+    out = ["", "### Runs to look at", ""]
     out += [f"- {x['verdict']}: {code_span(x['path'])}: {markdown(x['headline'])}" for x in lines[:_RUNS]]
     return [*out, f"- and {plural(len(lines) - _RUNS, 'more run')}"] if len(lines) > _RUNS else out
 
