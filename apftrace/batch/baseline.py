@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from apftrace.batch.labels import LABELS
 from apftrace.batch.ranktest import Shift, adjusted, compare
-from apftrace.batch.runs import ANALYSED
+from apftrace.batch.runs import ANALYSED, FAILED
 from apftrace.errors import ApftraceError
 
 if TYPE_CHECKING:
@@ -39,6 +39,13 @@ TEST = (
 SLOWER, FASTER, MORE, FEWER, SAME, TOO_FEW = "slower", "faster", "more", "fewer", "same", "too few runs"
 REGRESSIONS = frozenset({SLOWER, MORE})
 _LATE = "late-wakeup"
+_DROPPED = (
+    "not analysed",
+    "copies of other runs",
+    "durations of runs without a clock in ns",
+    f"durations of runs with fewer than {MIN_LIVES} faults",
+)
+"""Why runs are left out of a comparison."""
 
 
 class BadBaseline(ApftraceError):
@@ -61,6 +68,7 @@ class Change:
         shift: the test.
         p: adjusted; null when the runs are too few to tell.
         pairing: which runs were held against which.
+        of: runs of the group before and after, copies once; those that ``runs`` lacks were left out.
     """
 
     id: str
@@ -74,6 +82,7 @@ class Change:
     shift: Shift
     p: float | None
     pairing: str
+    of: tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -84,11 +93,13 @@ class Comparison:
         by: the labels that form groups.
         changes: everything that was compared, regressions first.
         alone: groups that only one of both has: their name, and which.
+        dropped: why runs were left out, and how many before and after.
     """
 
     by: tuple[str, ...]
     changes: tuple[Change, ...]
     alone: tuple[tuple[str, str], ...]
+    dropped: tuple[tuple[str, int, int], ...] = ()
 
     @property
     def regressions(self) -> tuple[Change, ...]:
@@ -128,6 +139,7 @@ def compared(
         by: labels that form groups.
         min_effect: how much slower a phase must at least be to matter, as a fraction.
     """
+    before, after = list(before), list(after)
     old, new = (_grouped(lines, by) for lines in (before, after))
     both = sorted(old.keys() & new.keys())
     trials = [trial for key in both for trial in _trials(key, old[key], new[key], by)]
@@ -141,7 +153,24 @@ def compared(
     alone += [(_name(key), "now only") for key in sorted(new.keys() - old.keys())]
     order = {verdict: at for at, verdict in enumerate((SLOWER, MORE, FASTER, FEWER, SAME, TOO_FEW))}
     ranked = sorted(judged, key=lambda one: (order[one.verdict], _key(one, by), one.is_rule, one.what))
-    return Comparison(tuple(by), tuple(ranked), tuple(alone))
+    counts = [_dropped(lines, groups) for lines, groups in ((before, old), (after, new))]
+    dropped = [(why, counts[0][why], counts[1][why]) for why in _DROPPED]
+    return Comparison(tuple(by), tuple(ranked), tuple(alone), tuple(one for one in dropped if any(one[1:])))
+
+
+def _dropped(lines: Sequence[Line], groups: dict[tuple[str, ...], list[Line]]) -> Counter[str]:
+    """Return why runs of one side were left out, wholly or in part, and how many."""
+    runs = [line for line in lines if line["status"] == ANALYSED and not line.get("host_trace")]
+    kept = [line for group in groups.values() for line in group]
+    timed = [line for line in kept if line.get("clock_unit") == "ns"]
+    few = sum(line["counts"].get("lives", 0) < MIN_LIVES for line in timed)
+    numbers = (
+        sum(line["status"] in FAILED for line in lines),
+        len(runs) - len(kept),
+        len(kept) - len(timed),
+        few,
+    )
+    return Counter(dict(zip(_DROPPED, numbers, strict=True)))
 
 
 def _key(change: Change, by: Sequence[str]) -> tuple[str, ...]:
@@ -176,6 +205,7 @@ class _Trial:
     typical: tuple[float, float]
     shift: Shift
     pairing: str
+    of: tuple[int, int]
 
 
 def _trials(key: tuple[str, ...], old: list[Line], new: list[Line], by: Sequence[str]) -> Iterable[_Trial]:
@@ -240,7 +270,9 @@ def _trial(
     if shift is not None:
         used = [[x for b in blocks if b[0] and b[1] for x in b[side]] for side in (0, 1)]
         typical = _mean if is_rule else _typical
-        yield _Trial(group, what, is_rule, (typical(used[0]), typical(used[1])), shift, pairing)
+        yield _Trial(
+            group, what, is_rule, (typical(used[0]), typical(used[1])), shift, pairing, (len(old), len(new))
+        )
 
 
 def _mean(values: Sequence[float]) -> float:
@@ -329,7 +361,7 @@ def _change(trial: _Trial, p: float | None, min_effect: float) -> Change:
     name = f"{verdict}:{trial.what}" if verdict not in {SAME, TOO_FEW} else ""
     return Change(
         name, trial.group, trial.what, trial.is_rule, verdict, (shift.before, shift.after), trial.typical, ratio, shift,
-        p, trial.pairing,
+        p, trial.pairing, trial.of,
     )  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from apftrace.amounts import plural
 from apftrace.batch.labels import LABELS
-from apftrace.batch.runs import FAILED, analysed
+from apftrace.batch.runs import FAILED, JOINED, SKIPPED, analysed
 from apftrace.grades import NEVER, SEVERITIES, at_least
 
 if TYPE_CHECKING:
@@ -48,6 +48,18 @@ class Batch:
     def failed(self) -> list[Line]:
         """The lines of the inputs that should have a verdict and have none."""
         return [line for line in self.lines if line["status"] in FAILED]
+
+    @property
+    def besides(self) -> list[tuple[int, str]]:
+        """How many inputs are no run of their own, and what they are instead."""
+        kinds = Counter(line["status"] for line in self.lines)
+        copies = sum(line["copy_of"] is not None for line in self.analysed)
+        found = (
+            (copies, "copy of another run", "copies of other runs"),
+            (kinds[JOINED], "guest's trace, in its host's run", "guests' traces, in their hosts' runs"),
+            (kinds[SKIPPED], "no trace", "no traces"),
+        )
+        return [(number, one if number == 1 else many) for number, one, many in found if number]
 
     @property
     def regressions(self) -> list[Change]:

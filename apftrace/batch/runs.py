@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 ANALYSED = "analysed"
 JOINED = "joined"
+SKIPPED = "skipped"
 STATUSES = {
     ANALYSED: "paired, timed and judged",
     JOINED: "a guest's, analysed together with its host's",
@@ -25,11 +26,11 @@ STATUSES = {
     "timeout": "took longer than a trace may",
     "memory": "took more memory than a trace may",
     "crashed": "ended its worker every time",
-    "skipped": "beside traces, but none itself",
+    SKIPPED: "beside traces, but none itself",
 }
 """What can become of an input."""
 
-FAILED = frozenset(STATUSES) - {ANALYSED, JOINED, "skipped"}
+FAILED = frozenset(STATUSES) - {ANALYSED, JOINED, SKIPPED}
 
 _OF_RESULT: dict[str, Any] = {
     "format": None, "machine": None, "machines": [], "clock": None, "clock_unit": None, "cpus": None, "trace_id": None,

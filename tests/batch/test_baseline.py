@@ -143,6 +143,32 @@ def test_copies_count_once():
     assert {one.runs for one in compared(before, many, ("kernel",), 0.1).changes} == {(3, 3)}
 
 
+def test_runs_that_were_left_out_are_counted_with_the_reason():
+    before, after = runs(1), runs(2)
+    after[0]["counts"]["lives"] = 4
+    after[1]["clock_unit"] = "ticks"
+    before += [{"status": "unreadable"}, {"status": "skipped"}]
+    after += [after[2] | {"name": "again"}, after[3] | {"host_trace": "in/host.dat"}]
+    assert compared(before, after, ("kernel",), 0.1).dropped == (
+        ("not analysed", 1, 0),
+        ("copies of other runs", 0, 1),
+        ("durations of runs without a clock in ns", 0, 1),
+        ("durations of runs with fewer than 5 faults", 0, 1),
+    )
+    assert compared(runs(1), runs(2), ("kernel",), 0.1).dropped == ()
+
+
+def test_a_change_says_of_how_many_runs_it_speaks():
+    before, after = runs(1), runs(2)
+    after = [line for line in after if line["name"] != "v1/3.dat"]
+    after[0]["latency_ns"] = {}
+    changes = compared(before, after, ("kernel",), 0.1).changes
+    of = {(one.group["kernel"], one.is_rule): (one.runs, one.of) for one in changes}
+    assert of["v1", False] == ((13, 13), (15, 14))
+    assert of["v1", True] == ((14, 14), (15, 14))
+    assert of["v2", False] == ((15, 15), (15, 15))
+
+
 def test_groups_by_other_labels_and_groups_on_one_side():
     before, after = runs(1), runs(2)
     for line in after:

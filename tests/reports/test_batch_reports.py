@@ -207,6 +207,44 @@ def test_a_regression_is_told_with_its_test_everywhere():
     assert "12 runs before, 12 now" in failure.get("message", "")
 
 
+def test_runs_that_were_left_out_of_a_comparison_are_told():
+    before = [*(line(n) for n in range(14)), bad(20), bad(21)]
+    now = [line(n, sha256=f"{n + 99:064x}") for n in range(12)]
+    now.append(line(40, sha256=now[3]["sha256"], copy_of=now[3]["path"]))
+    batch = Batch(now, compared(before, now, ("kernel",), 0.1))
+    summary, page = markdown.render(batch).decode(), html.render(batch).decode()
+    told = (
+        "Left out: not analysed (2 before, 0 now); copies of other runs (0 before, 1 now); where it says so, "
+    )
+    for text in (page, summary.replace("\\", "")):
+        assert told in text
+    assert '<td class="n">12 of 14</td><td class="n">12</td>' in page
+    assert "12 of 14 runs before, 12 now" in junit.render(batch).decode()
+    whole = with_changes()
+    for report in (html, markdown):
+        assert "Left out" not in report.render(whole).decode()
+
+
+def test_inputs_that_are_no_run_of_their_own_are_counted():
+    guests = [line(n, status="joined", host_trace="in/0000.dat") for n in (1, 2)]
+    batch = Batch([line(0), *guests, line(3, copy_of="in/0000.dat"), bad(4, status="skipped")])
+    assert batch.besides == [
+        (1, "copy of another run"),
+        (2, "guests' traces, in their hosts' runs"),
+        (1, "no trace"),
+    ]
+    page = html.render(batch).decode()
+    assert "<b>2</b> guests&#39; traces, in their hosts&#39; runs</li>" in page
+    told = "Besides: 1 copy of another run, 2 guests' traces, in their hosts' runs, 1 no trace.\n"
+    assert told in markdown.render(batch).decode()
+    assert "Besides" not in markdown.render(Batch([line(0)])).decode()
+
+
+def test_a_run_that_the_chart_lacks_is_told():
+    rows, note = trend(Batch([line(0), line(1, latency_ns={}), line(2, clock_unit="ticks")]))
+    assert (len(rows), note) == (1, "2 runs without a timed fault are not drawn.")
+
+
 def test_a_regression_that_is_allowed_fails_nothing():
     batch = with_changes()
     (change,) = batch.regressions

@@ -10,6 +10,7 @@ from altair.utils.schemapi import debug_mode
 from apftrace_reports.charts import human, log_axis, look
 from apftrace_reports.escape import visible
 from apftrace_reports.figures import Figure, embed_json
+from apftrace_reports.units import plural
 
 if TYPE_CHECKING:
     from apftrace.batch.overview import Batch
@@ -47,9 +48,11 @@ def trend(batch: Batch) -> tuple[list[dict[str, Any]], str]:
     lines.sort(key=lambda line: (line["kernel"], line["path"]))
     kernels = list(dict.fromkeys(line["kernel"] for line in lines))
     named = set(kernels if len(kernels) <= len(_COLORS) else kernels[: len(_COLORS) - 1])
-    note = ""
+    undrawn = len(batch.analysed) - len(lines)
+    notes = [f"{plural(undrawn, 'run')} without a timed fault {'is' if undrawn == 1 else 'are'} not drawn."]
+    notes = notes if undrawn else []
     if len(lines) > MOST_RUNS:
-        note = f"{MOST_RUNS:,} of {len(lines):,} runs are drawn."
+        notes.append(f"{MOST_RUNS:,} of {len(lines):,} runs are drawn.")
         lines = [lines[at * len(lines) // MOST_RUNS] for at in range(MOST_RUNS)]
     rows = [
         {
@@ -62,7 +65,7 @@ def trend(batch: Batch) -> tuple[list[dict[str, Any]], str]:
         }
         for number, line in enumerate(lines, 1)
     ]
-    return rows, note
+    return rows, " ".join(notes)
 
 
 def _trend(rows: list[dict[str, Any]]) -> dict[str, Any]:

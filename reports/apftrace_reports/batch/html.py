@@ -59,6 +59,7 @@ def _content(batch: Batch) -> dict[str, Any]:
         "alone": [
             (visible(name), side) for name, side in (batch.comparison.alone if batch.comparison else ())
         ],
+        "dropped": words.dropped(batch.comparison) if batch.comparison else "",
         "test": TEST,
         "verdicts": VERDICTS,
         "tally": [(one, sum(line["verdict"] == one for line in batch.analysed)) for one in VERDICTS],
@@ -70,7 +71,7 @@ def _content(batch: Batch) -> dict[str, Any]:
         "more_need": max(0, len(need) - MOST),
         "failed": [_run(line) for line in batch.failed[:MOST]],
         "more_failed": max(0, len(batch.failed) - MOST),
-        "skipped": sum(line["status"] == "skipped" for line in batch.lines),
+        "besides": batch.besides,
         "statuses": STATUSES,
         "remarks": [visible(remark) for remark in batch.remarks],
     }
@@ -87,7 +88,7 @@ def _change(change: Change, batch: Batch) -> dict[str, Any]:
         "before": words.typical(change, 0),
         "now": words.typical(change, 1),
         "effect": words.effect(change),
-        "runs": change.runs,
+        "runs": (words.runs(change, 0), words.runs(change, 1)),
         "delta": f"{change.shift.delta:+.2f}",
         "p": words.probability(change.p),
         "pairing": change.pairing,

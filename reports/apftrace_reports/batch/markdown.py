@@ -23,6 +23,8 @@ _KERNELS = 30
 def render(batch: Batch) -> bytes:
     """Return the summary as UTF-8."""
     out = [f"## apftrace: {batch.verdict.upper()}", "", markdown(batch.headline)]
+    if batch.besides:
+        out += ["", f"Besides: {', '.join(f'{count(number)} {what}' for number, what in batch.besides)}."]
     for section in (_runs, _changes, _kernels, _rules, _failed, _lives, _remarks):
         out += section(batch)
     return ("\n".join(out) + "\n").encode()
@@ -56,6 +58,8 @@ def _changes(batch: Batch) -> list[str]:
         f"{sum(c.verdict == kind for c in changes)} {kind}" for kind in (SAME, TOO_FEW, FASTER, FEWER)
     )
     out += ["", markdown(f"Compared: {plural(len(changes), 'thing')} ({tally}). Test: {TEST}.")]
+    left_out = words.dropped(batch.comparison)
+    out += ["", markdown(left_out)] if left_out else []
     alone = [f"{name} ({side})" for name, side in batch.comparison.alone]
     return [*out, "", markdown(f"On one side only: {'; '.join(alone[:20])}.")] if alone else out
 

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 from apftrace.batch.baseline import TOO_FEW
 from apftrace_reports.data import phase_label
-from apftrace_reports.units import duration
+from apftrace_reports.units import count, duration
 
 if TYPE_CHECKING:
-    from apftrace.batch.baseline import Change
+    from apftrace.batch.baseline import Change, Comparison
 
 
 def name(change: Change) -> str:
@@ -37,10 +37,23 @@ def effect(change: Change) -> str:
     return f"{(change.ratio - 1) * 100:+.1f} %"
 
 
+def runs(change: Change, side: int) -> str:
+    """Return how many runs were compared before (0) or now (1), and of how many where some were left out."""
+    compared, there = change.runs[side], change.of[side]
+    return count(compared) if compared == there else f"{count(compared)} of {count(there)}"
+
+
+def dropped(comparison: Comparison) -> str:
+    """Return which runs were left out of a comparison, wholly or in part; empty where none were."""
+    told = [f"{why} ({count(before)} before, {count(now)} now)" for why, before, now in comparison.dropped]
+    if any(change.runs != change.of for change in comparison.changes):
+        told.append("where it says so, runs that do not have the phase or have none to be held against")
+    return f"Left out: {'; '.join(told)}." if told else ""
+
+
 def certainty(change: Change) -> str:
     """Return sample sizes, effect size and p in one clause."""
-    before, now = change.runs
-    told = f"{before} runs before, {now} now, {change.pairing}"
+    told = f"{runs(change, 0)} runs before, {runs(change, 1)} now, {change.pairing}"
     if change.verdict == TOO_FEW:
         return f"{told}: too few to tell"
     return f"{told}; Cliff's delta {change.shift.delta:+.2f}, p {probability(change.p)}"
