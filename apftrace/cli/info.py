@@ -8,6 +8,10 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from apftrace.model.guest.recording import GuestRecording
+    from apftrace.model.rules.base import Rule
     from apftrace_parsers.base import PassResult, Source
 
 
@@ -71,18 +75,20 @@ def _lines(source: Source, result: PassResult) -> list[str]:
         for name, count in sorted(result.counts.items(), key=lambda i: (-i[1], i[0]))
     ]
     parts = [source.machine(name) for name in source.machines] or [source]
-    for part in parts:
-        lines += _guest(part)
-    return lines + _rules(source, result)
+    guests = _guests(parts)
+    for rec in guests:
+        lines += _guest(rec)
+    return lines + _rules(source, result, guests, alone=len(guests) == len(parts))
 
 
-def _guest(source: Source) -> list[str]:
+def _guests(parts: Sequence[Source]) -> list[GuestRecording]:
     from apftrace.model.guest.identity import guest_name, is_guest
     from apftrace.model.guest.recording import record_guest
 
-    if not is_guest(source):
-        return []
-    rec, _ = record_guest(source, guest_name(source.info))
+    return [record_guest(part, guest_name(part.info))[0] for part in parts if is_guest(part)]
+
+
+def _guest(rec: GuestRecording) -> list[str]:
     hits = dict(rec.hits["kind"].value_counts().iter_rows())
     return [
         f"  guest {rec.machine}",
@@ -108,20 +114,30 @@ def _losses(result: PassResult, unit: str) -> list[str]:
     return out
 
 
-def _rules(source: Source, result: PassResult) -> list[str]:
+def _rules(source: Source, result: PassResult, guests: Sequence[GuestRecording], *, alone: bool) -> list[str]:
+    """Return a line per rule: whether it can look, or what to record; ``alone`` says that no host was traced."""
     from apftrace.model.recording import recorded_kinds
     from apftrace.model.rules import CATALOGUE
     from apftrace.model.tracepoints import NAMES
 
-    kinds, _ = recorded_kinds(source, result)
+    # What a guest's own events have in common with a host's tells nothing of its host.
+    kinds = frozenset[int]() if alone else recorded_kinds(source, result)[0]
+    where = " on the host" if alone else ""
     lines = ["  rules"]
     for rule in CATALOGUE:
-        missing = [*rule.missing_of_host(kinds)]
-        missing += ["the guest too"] if rule.guest else []
+        missing = _missing(rule, kinds, guests, where)
         helps = [NAMES[k] for k in rule.helps if k not in kinds]
-        state = "cannot look: record " + " ".join(missing) if missing else "can look"
-        lines.append(
-            f"    {rule.id:<22} {state}"
-            + (f"; surer with {' '.join(helps)}" if helps and not missing else "")
-        )
+        state = "cannot look: record " + ", ".join(missing) if missing else "can look"
+        more = f"; surer with {' '.join(helps)}{where}" if helps and not missing else ""
+        lines.append(f"    {rule.id:<22} {state}{more}")
     return lines
+
+
+def _missing(rule: Rule, kinds: frozenset[int], guests: Sequence[GuestRecording], where: str) -> list[str]:
+    """Return what is to be recorded for a rule, piece by piece."""
+    from apftrace.model.rules.base import GUEST_TRACE
+
+    host = rule.missing_of_host(kinds)
+    guest = rule.missing_of_guests(guests)
+    told = [" ".join(host) + where] if host else []
+    return told + ["the guest too" if one == GUEST_TRACE else one for one in guest]

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+import apftrace
+from apftrace.model.rules import CATALOGUE
 from tests.builders.guest import GraphColumns, Guest
 
 if TYPE_CHECKING:
@@ -63,6 +65,28 @@ def test_events_of_a_guest_are_its_hooks(
         assert out.stat().st_size > 0
 
 
+def told_of_rules(text: str) -> dict[str, str]:
+    listed = text.partition("  rules\n")[2].splitlines()
+    return {line.split()[0]: line.split(maxsplit=1)[1] for line in listed}
+
+
+@pytest.mark.parametrize("write", FORMS.values(), ids=FORMS)
+def test_info_says_of_a_guest_alone_what_its_host_lacks_and_which_rules_can_look(
+    run: Run, tmp_path: Path, write: Callable[[Guest, Path], Path]
+) -> None:
+    path = write(guest(), tmp_path / "trace-vm7.dat")
+    told = told_of_rules(run("info", path).text)
+    not_run = {one.rule: one.missing for one in apftrace.analyze(path).not_run}
+    looking = {rule for rule, words in told.items() if words.startswith("can look")}
+    clock = {rule for rule, missing in not_run.items() if missing == ("a trace clock that measures time",)}
+    assert looking - clock == {rule.id for rule in CATALOGUE} - not_run.keys()
+    assert {"lost-in-guest", "orphan-wake"} <= looking
+    assert not any("the guest too" in words for words in told.values())
+    assert told["token-zero"] == "cannot look: record kvm_async_pf_not_present on the host"
+    assert told["vm-ended"] == "cannot look: record sched_switch on the host"
+    assert told["woken-only-by-all"] in ("can look", "cannot look: record apf_task_wake_all in the guest")
+
+
 def test_info_of_several_machines(run: Run, tmp_path: Path) -> None:
     own = guest().text(tmp_path / "guest.txt").read_text().splitlines(keepends=True)
     path = tmp_path / "merged.txt"
@@ -76,6 +100,9 @@ def test_info_of_several_machines(run: Run, tmp_path: Path) -> None:
     assert result.status == 0
     assert "  machines   h.dat, h-vm1.dat\n" in result.text
     assert "  guest h-vm1\n" in result.text
+    told = told_of_rules(result.text)
+    assert told["lost-in-guest"] == "can look"
+    assert told["token-zero"] == "cannot look: record kvm_async_pf_not_present"
     listed = [json.loads(line) for line in run("events", path).text.splitlines()]
     assert {row["event"] for row in listed} >= {"task_wait", "task_wake"}
     assert {row["instance"] for row in listed} == {"h-vm1.dat"}

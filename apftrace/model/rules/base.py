@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from apftrace.model.correlate import Case
+    from apftrace.model.guest.recording import GuestRecording
+
+GUEST_TRACE = "a guest's trace"
+"""What a rule about guests misses where there is none."""
 
 Row = dict[str, Any]
 """One row of a frame, by column name."""
@@ -89,8 +93,7 @@ class Rule:
     def missing(self, case: Case) -> tuple[str, ...]:
         """Return what the rule needs and the trace does not have: names of tracepoints, a usable clock."""
         missing = self.missing_of_host(case.rec.recorded)
-        if self.guest:
-            missing += self._missing_of_guests(case)
+        missing += self.missing_of_guests([side.rec for side in case.guests])
         return (
             missing
             if case.rec.measures_time or not self.times
@@ -105,10 +108,11 @@ class Rule:
             if k not in recorded and not (k in self.stand_ins and recorded.issuperset(self.stand_ins[k]))
         )
 
-    def _missing_of_guests(self, case: Case) -> tuple[str, ...]:
-        if not case.guests:
-            return ("a guest's trace",)
-        lacking = [kind for kind in self.guest if not any(side.rec.has(kind) for side in case.guests)]
+    def missing_of_guests(self, guests: Sequence[GuestRecording]) -> tuple[str, ...]:
+        """Return what the rule needs of a guest and none of these traces has: names of functions, or a trace at all."""
+        if self.guest and not guests:
+            return (GUEST_TRACE,)
+        lacking = [kind for kind in self.guest if not any(rec.has(kind) for rec in guests)]
         return tuple(f"{function_of(kind)} in the guest" for kind in lacking)
 
 
