@@ -72,6 +72,7 @@ class Rule:
         bugs: known kernel bugs with this signature.
         times: it compares durations, so it needs a clock that measures time.
         guest: kinds of hit (``guest.hooks``) that a guest's trace must show.
+        nouns: what one finding is called in a sentence, and what several are; empty where the id says it.
         find: the rule itself; what it states is a frame with the keys of ``Finding`` where there may be very much.
     """
 
@@ -89,6 +90,7 @@ class Rule:
     bugs: tuple[str, ...] = field(default=())
     times: bool = False
     guest: tuple[str, ...] = ()
+    nouns: tuple[str, ...] = ()
 
     def missing(self, case: Case) -> tuple[str, ...]:
         """Return what the rule needs and the trace does not have: names of tracepoints, a usable clock."""

@@ -129,6 +129,7 @@ MISSING_ACK = Rule(
     id="missing-ack",
     severities=(ERROR,),
     title="No ACK",
+    nouns=("missing ACK", "missing ACKs"),
     means="KVM hands nothing more to this vCPU: all its later faults pile up, completed but not ready.",
     shown_by="A delivered ready, its interrupt injected, no write of MSR 4b564d07 and no later delivery, while the "
     "vCPU enters the guest again and again and takes other interrupts or faults, which it could not with interrupts "
@@ -150,6 +151,7 @@ LOST_WORK = Rule(
     id="lost-work",
     severities=(ERROR,),
     title="Work item never started",
+    nouns=("work item never started", "work items never started"),
     means="The page is not even asked for.",
     shown_by="workqueue_queue_work of async_pf_execute without workqueue_execute_start, while at least three items "
     "queued later on that CPU started.",

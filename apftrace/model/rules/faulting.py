@@ -181,6 +181,7 @@ SYNC_FAULTS = Rule(
     id="sync-faults",
     severities=(WARNING, INFO),
     title="Faults without async page fault",
+    nouns=("vCPU that slept through faults", "vCPUs that slept through faults"),
     means="The whole vCPU stands still until the page is there: no other task of the guest runs on it, and no "
     "interrupt is taken.",
     shown_by="kvm_page_fault, then the vCPU thread switched out with prev_state D, and no kvm_try_async_get_page "
@@ -202,6 +203,7 @@ STORM_RULE = Rule(
     id="repeated-fault-storm",
     severities=(WARNING,),
     title="Repeated-fault storm",
+    nouns=("storm of repeated faults", "storms of repeated faults"),
     means="The vCPU burns time going in and out on a page that is still on its way.",
     shown_by=f"More than {STORM} kvm_async_pf_repeated_fault on one gfn within one life.",
     look_alikes="The normal halt form: one repeated fault for each interrupt that wakes the vCPU.",

@@ -174,6 +174,7 @@ WAKE_BEFORE_WAIT = Rule(
     id="wake-before-wait",
     severities=(WARNING, INFO),
     title="Woken before it waited",
+    nouns=("wake before its wait", "wakes before their waits"),
     means="The guest remembers the wake in a dummy, and the wait returns at once: nothing is lost.",
     shown_by="kvm_async_pf_task_wake before kvm_async_pf_task_wait_schedule of one token, in the guest's own order.",
     look_alikes="Clock skew between two CPUs; legal in an L1 hypervisor and on hosts before 5.8.",

@@ -261,6 +261,7 @@ IN_FLIGHT = Rule(
         INFO,
     ),
     title="Open at the end of the trace",
+    nouns=("fault open for long", "faults open for long"),
     means="Nothing yet: the page was on its way when the record ended.",
     shown_by="not_present without an end, and no proof that the life is stuck. A warning where it is far older than "
     "usual and not completed; or completed, and the vCPU ran on for long, but nothing tells whether the slot was free.",

@@ -239,6 +239,7 @@ SPURIOUS_READY = Rule(
         WARNING,
     ),
     title="Ready for a fault that never was",
+    nouns=("spurious ready", "spurious readies"),
     means="The guest finds no waiter and leaves a dummy node that no one frees.",
     shown_by="kvm_async_pf_ready without not_present. Proved when its id is newer than that of every not_present "
     "before it and no record was lost.",
@@ -252,6 +253,7 @@ DUPLICATE_READY = Rule(
     id="duplicate-ready",
     severities=(ERROR,),
     title="Two readies for one fault",
+    nouns=("duplicate ready", "duplicate readies"),
     means="The second wake finds no waiter; a later fault with this token returns at once.",
     shown_by="Two kvm_async_pf_ready of one token and page with no not_present between them.",
     look_alikes="Token wrap after 2^20 faults; a restored VM, whose tokens begin anew; a lost not_present record.",
@@ -275,6 +277,7 @@ WRONG_VECTOR = Rule(
     id="wrong-vector",
     severities=(ERROR, WARNING),
     title="Page-ready on the wrong vector",
+    nouns=("ready on the wrong vector", "readies on the wrong vector"),
     means="The guest's handler never runs: the task hangs and all later readies of the vCPU pile up.",
     shown_by="The kvm_apic_accept_irq right after a delivered ready names another vector than the guest's; vector 0 "
     "when MSR_KVM_ASYNC_PF_INT was never set. A warning when EN is written before INT.",

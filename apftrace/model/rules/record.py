@@ -119,6 +119,7 @@ EVENTS_LOST = Rule(
         INFO,
     ),
     title="Records lost",
+    nouns=("loss of records", "losses of records"),
     means="Nothing for the guest: the record has holes, or lacks what must have been; what falls there is open.",
     shown_by="Missed-event flags of the sub-buffers, overrun and dropped counts of the buffer statistics; a CPU "
     "that is left by who never came to it, a vCPU that enters or exits twice in a row; a fault that was over for KVM "
@@ -135,6 +136,7 @@ UNBALANCED = Rule(
         INFO,
     ),
     title="Sums do not balance",
+    nouns=("sum that does not balance", "sums that do not balance"),
     means="Some event is missing or one too many; no verdict rests on it alone.",
     shown_by="Per vCPU and in total: try = not_present + repeated + refused; not_present = readies that answer one "
     "(traced or implied) + cancelled + in flight + undecided + lost; readies = answered + left-truncated + stray - "

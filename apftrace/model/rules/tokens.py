@@ -69,6 +69,7 @@ TOKEN_REUSE = Rule(
     id="token-reuse",
     severities=(ERROR,),
     title="Token reused while outstanding",
+    nouns=("reused token", "reused tokens"),
     means="Two waiters in the guest share one token: the first wake wakes the wrong one, and guests without "
     "95cc9e7cf03d free a stack node.",
     shown_by="kvm_async_pf_not_present with a token whose earlier life on the same vCPU thread is still open.",
@@ -85,6 +86,7 @@ TOKEN_ZERO = Rule(
         WARNING,
     ),
     title="Token 0",
+    nouns=("fault with token 0", "faults with token 0"),
     means="The page-ready word reads as empty, so the next ready overwrites it and a task hangs.",
     shown_by="kvm_async_pf_not_present with token 0x0: vCPU 0, id 0, as its first fault or after 2^20 more. Then look "
     "for two delivered readies of it without an ACK between.",
