@@ -48,8 +48,9 @@ def cause_rows(findings: pl.DataFrame, faults: pl.DataFrame) -> tuple[CauseRow, 
     kinds = {cause: visible(kind_of(cause)) for cause in late["cause"].drop_nulls().unique()}
     took = pl.coalesce(pl.when(pl.col("phase") == phase).then(phase) for phase in PHASES)
     lives = faults.select("tid", "token", pl.col("not_present").alias("ts"), *PHASES)
+    lives = lives.filter(pl.col("ts").is_in(late["ts"].unique().implode())).unique(("tid", "token", "ts"))
     rows = (
-        late.join(lives.unique(("tid", "token", "ts")), on=("tid", "token", "ts"), how="left")
+        late.join(lives, on=("tid", "token", "ts"), how="left")
         .with_columns(
             pl.col("cause").replace_strict(kinds, default=None, return_dtype=pl.String).fill_null(UNTOLD),
             pl.col("phase").fill_null(""),
