@@ -117,6 +117,7 @@ def correlate(rec: Recording, *, late_after: int | None = None, clock_is_ns: boo
     rows = doubt.with_interrupts_off(rec, rows, delivered)
     rows = doubt.with_ownerless_acks(rec, doubt.with_sweeps(rec, rows, stale), acks)
     rows = doubt.with_pauses(rec, doubt.with_silent_ready(rec, rows), delivered, stale)
+    rows = doubt.with_holes(rec, rows, delivered, stale)
     rows = doubt.with_silences(rec, rows, stale)
     stuck = unacked.unacked(rec, delivered, threads, vectors, stale)
     rows = unacked.with_lost_work(rec, unacked.with_lost_interrupts(rows, stuck), stale)

@@ -1,4 +1,4 @@
-"""Lives that look lost and may not be: CPUs whose data merely end, hosts that hold a ready while IF=0.
+"""Lives that look lost and may not be: records that nothing marks as missing, hosts that hold a ready while IF=0.
 
 A loss that the trace tells of makes every life undecided that is open across it. A CPU that falls silent
 tells nothing: it may be idle. A life that was proved stuck by then stays lost; one whose proof needs what
@@ -18,6 +18,8 @@ from apftrace.model.outcome import MIN_ENTRIES, Staleness
 from apftrace.model.switched_on import shows_untold
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from apftrace.model.recording import Recording
 
 _READ = (tp.TRY, tp.REPEATED, tp.NOT_PRESENT, tp.ACCEPT, tp.MSR, tp.INJ_VIRQ)
@@ -125,13 +127,57 @@ def with_pauses(
     if tp.READY in rec.silent:
         return lives
     lost = (pl.col("outcome") == "lost") & ~(pl.lit(shows_untold(rec)) & (pl.col("kind") == "pv"))
-    doubtful = lives.filter(lost)
-    if not doubtful.height:
+    if not lives.filter(lost).height:
         return lives
     pauses = sorted(_pauses(rec, lives, delivered))
+    return _doubted(rec, lives, lost, lambda _: pauses, stale)
+
+
+def with_holes(
+    rec: Recording, lives: pl.DataFrame, delivered: pl.DataFrame, stale: Staleness
+) -> pl.DataFrame:
+    """Turn lost lives into undecided ones, still blamed, where a delivery shows that a record of their vCPU is missing.
+
+    The ready before an ACK or an accept is, where only those were traced, and so is the ACK of a delivery that
+    another one follows (R11): what is missing there may be more. A life that was stuck by then stays lost.
+    """
+    lost = pl.col("outcome") == "lost"
+    tids = lives.filter(lost)["tid"].unique()
+    if not len(tids):
+        return lives
+    holes = _holes(rec, delivered.filter(pl.col("tid").is_in(tids.implode())))
+    return _doubted(rec, lives, lost, lambda tid: holes.get(tid, []), stale)
+
+
+def _holes(rec: Recording, delivered: pl.DataFrame) -> dict[int, list[tuple[int, int]]]:
+    """Return per thread the times in which a record is missing, between one delivery and the next."""
+    asked = rec.has(tp.MSR) and delivered["acked"].count() > 0
+    after = delivered.sort("tid", "seq").with_columns(
+        pl.col("start").shift(1).over("tid").alias("before"),
+        pl.col("acked").shift(1).over("tid").alias("acked_before"),
+    )
+    unacked = pl.col("acked_before").is_null() & pl.col("before").is_not_null() & asked
+    found = after.filter(pl.col("implied").is_not_null() | unacked).select(
+        "tid", pl.coalesce("before", pl.lit(rec.first_ns)), "start"
+    )
+    holes: dict[int, list[tuple[int, int]]] = {}
+    for tid, start, stop in found.iter_rows():
+        holes.setdefault(tid, []).append((start, stop))
+    return holes
+
+
+def _doubted(
+    rec: Recording,
+    lives: pl.DataFrame,
+    lost: pl.Expr,
+    spans_of: Callable[[int], Sequence[tuple[int, int]]],
+    stale: Staleness,
+) -> pl.DataFrame:
+    """Turn lost lives into undecided ones, still blamed, that were not yet stuck when a span of their thread began."""
+    doubtful = lives.filter(lost)
     first = [
-        next((max(start, since) for start, stop in pauses if stop > since), _NEVER)
-        for since in doubtful["since"].to_list()
+        next((max(start, since) for start, stop in spans_of(tid) if stop > since), _NEVER)
+        for tid, since in doubtful.select("tid", "since").iter_rows()
     ]
     doubtful = doubtful.with_columns(pl.Series("silent_from", first, pl.Int64)).filter(
         pl.col("silent_from") < pl.col("end")

@@ -89,7 +89,7 @@ def _why_undecided(case: Case, life: Row, *, decided: bool) -> list[str]:
     if tp.READY in case.rec.silent:
         return ["kvm_async_pf_ready was off: it was never hit"]
     if case.rec.tells_deliveries or not (case.accounting["acks"] > 0).any():
-        return ["a ready that was not traced, as those of other faults at that time"]
+        return ["a ready that was not traced, as other readies at that time, or the ACK of one, were not"]
     return ["an ACK that is for it: record kvm:kvm_apic_accept_irq or kvm:kvm_inj_exception"]
 
 
@@ -113,8 +113,9 @@ def _ruled_out(case: Case, life: Row) -> list[str]:
     out = [
         f"still in flight: {duration(case, life['progress'])} since completed, stuck from "
         f"{duration(case, case.stale.told)} ({plural(case.stale.n, 'closed life', 'closed lives')})",
-        "record loss: none on this vCPU's CPUs while it was open",
     ]
+    if life["outcome"] == "lost":
+        out.append("record loss: none on this vCPU's CPUs while it was open")
     if case.rec.has(tp.ENTRY):
         out.append(
             f"vCPU not running: {life['entries_after']} entries after completed, {MIN_ENTRIES} asked for"
