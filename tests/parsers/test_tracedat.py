@@ -133,6 +133,8 @@ def test_the_clock_of_a_file(tmp_path: Path, version: Any) -> None:
         ([opt.date(3)], 10**15 + 3000),
         ([opt.offset(-7)], 10**15 - 7),
         ([opt.date(3), opt.offset(5)], 10**15 + 3005),
+        ([opt.text(opt.OFFSET, "0777")], 10**15 + 0o777),
+        ([opt.text(opt.OFFSET, "-010")], 10**15 - 8),
         ([opt.tsc2nsec(3435973836, 33)], 10**15 * 3435973836 >> 33),
         ([opt.tsc2nsec(878163774, 31, 9), opt.offset(1)], (10**15 * 878163774 >> 31) + 1),
         ([opt.tsc2nsec(1 << 31, 40)], 10**15 >> 9),

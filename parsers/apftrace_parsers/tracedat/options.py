@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import TYPE_CHECKING
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from apftrace_parsers.importlog import ImportLog
 
 MAX_OFFSET_NS = 1 << 61
+
+_OCTAL = re.compile(r"[+-]?0[0-7]+\Z")
 
 
 class OptionId(IntEnum):
@@ -158,7 +161,7 @@ def _number(data: Cursor) -> int:
     # As strtoll(text, NULL, 0); a time out of all reason is none.
     text = _text(data).strip()
     try:
-        value = int(text, 0)
+        value = int(text, 8 if _OCTAL.match(text) else 0)
     except ValueError:
         data.fail(f"the text {text[:40]!r}", "a number")
     if value >> 63 == 1:
