@@ -18,6 +18,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from enum import Enum
+from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
 import pyarrow as pa
@@ -49,11 +50,19 @@ _WIDTHS = {
 _WIDTHS |= {"short": 2, "u16": 2, "s16": 2, "__u16": 2, "__s16": 2, "uint16_t": 2, "int16_t": 2}
 _WIDTHS |= {"int": 4, "u32": 4, "s32": 4, "__u32": 4, "__s32": 4, "uint32_t": 4, "int32_t": 4}
 _WIDTHS |= {"u64": 8, "s64": 8, "__u64": 8, "__s64": 8, "uint64_t": 8, "int64_t": 8}
+_LONGS = frozenset({"cpumask_t", "size_t", "ssize_t", "gva_t", "hva_t"})
+_WIDE = frozenset(
+    {"gpa_t", "gfn_t", "hpa_t", "hfn_t", "kvm_pfn_t"}
+)  # include/linux/kvm_types.h, as gva_t and hva_t
 _UNSIGNED = {1: pa.uint8(), 2: pa.uint16(), 4: pa.uint32(), 8: pa.uint64()}
 _SIGNED = {1: pa.int8(), 2: pa.int16(), 4: pa.int32(), 8: pa.int64()}
 
 MAX_RECORD = 1 << 20
 """No record is larger than a sub-buffer; a field beyond that is none."""
+MAX_EVENTS = 1 << 15
+"""Tracepoints that are kept, which the walker numbers with 16 bits; a kernel has some 2,700."""
+MAX_FIELDS = 1 << 12
+"""Fields of a tracepoint that are kept: each takes a byte or more of a page."""
 LEADING = (
     pa.field("ts", pa.int64(), nullable=False),
     pa.field("cpu", pa.int32(), nullable=False),
@@ -205,7 +214,8 @@ class EventTable:
         """Return all fields of an event, the common ones first."""
         key = (event.system, event.name)
         if key not in self._fields:
-            self._fields[key] = tuple(parse_fields(event.text.decode("utf-8", "replace"), self._long_size))
+            declared = parse_fields(event.text.decode("utf-8", "replace"), self._long_size)
+            self._fields[key] = tuple(islice(declared, MAX_FIELDS))
         return self._fields[key]
 
     def payload(self, event: EventText) -> tuple[Field, ...]:
@@ -302,13 +312,15 @@ def _tail(name: str, place: _Place, long_size: int) -> Field:
 
 
 def _location(name: str, location: re.Match[str], place: _Place, long_size: int) -> Field:
-    _, offset, size, _ = place
+    _, offset, size, signed = place
     ctype = location["type"]
     relative = location["how"] == "rel"
     if _is_char(ctype):
         return Field(name, offset, size, 1, Kind.LOC_TEXT, pa.string(), relative)
     width = _width(ctype, long_size)
-    element = (_UNSIGNED if _is_unsigned(ctype) else _SIGNED)[width]
+    # The flag is that of the elements; old kernels may not set it for types that say it by their names.
+    negative = (signed or _is_known(ctype)) and not _is_unsigned(ctype)
+    element = (_SIGNED if negative else _UNSIGNED)[width]
     return Field(name, offset, size, width, Kind.LOC_ARRAY, pa.list_(element), relative)
 
 
@@ -320,15 +332,24 @@ def _is_unsigned(ctype: str) -> bool:
     return ctype.startswith(("unsigned", "u", "__u", "cpumask", "bool", "_Bool")) or ctype.endswith("*")
 
 
+def _is_known(ctype: str) -> bool:
+    words = _words(ctype)
+    return not words or "long" in words or words[0] in _WIDTHS
+
+
+def _words(ctype: str) -> list[str]:
+    return [
+        w for w in ctype.split() if w not in ("unsigned", "signed", "const", "volatile", "struct", "enum")
+    ]
+
+
 def _width(ctype: str, long_size: int) -> int:
     if ctype.endswith("*"):
         return long_size
-    words = [
-        w for w in ctype.split() if w not in ("unsigned", "signed", "const", "volatile", "struct", "enum")
-    ]
-    if words.count("long") == 1 or words[:1] == ["cpumask_t"]:
+    words = _words(ctype)
+    if words.count("long") == 1 or not _LONGS.isdisjoint(words):
         return long_size
-    if words.count("long") == 2:
+    if words.count("long") == 2 or not _WIDE.isdisjoint(words):
         return 8
     if not words or ctype.startswith("enum"):
         return 4

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pyarrow as pa
 import pytest
 
-from apftrace_parsers.eventformat import EventTable, Kind, column_names, parse_fields
+from apftrace_parsers.eventformat import MAX_FIELDS, EventTable, Kind, column_names, parse_fields
 
 
 def line(declaration: str, offset: int, size: int, signed: int = 0) -> str:
@@ -37,7 +37,12 @@ def line(declaration: str, offset: int, size: int, signed: int = 0) -> str:
         ("__data_loc int[] x", 4, 0, 8, Kind.LOC_ARRAY, pa.list_(pa.int32())),
         ("__data_loc unsigned long[] x", 4, 0, 4, Kind.LOC_ARRAY, pa.list_(pa.uint32())),
         ("__data_loc cpumask_t[] x", 4, 0, 8, Kind.LOC_ARRAY, pa.list_(pa.uint64())),
-        ("__data_loc struct odd[] x", 4, 0, 8, Kind.LOC_ARRAY, pa.list_(pa.int8())),
+        ("__data_loc struct odd[] x", 4, 0, 8, Kind.LOC_ARRAY, pa.list_(pa.uint8())),
+        ("__data_loc odd_t[] x", 4, 1, 8, Kind.LOC_ARRAY, pa.list_(pa.int8())),
+        ("__data_loc s32[] x", 4, 0, 8, Kind.LOC_ARRAY, pa.list_(pa.int32())),
+        ("__data_loc size_t[] x", 4, 0, 4, Kind.LOC_ARRAY, pa.list_(pa.uint32())),
+        ("__data_loc ssize_t[] x", 4, 1, 8, Kind.LOC_ARRAY, pa.list_(pa.int64())),
+        ("__rel_loc gfn_t[] x", 4, 0, 4, Kind.LOC_ARRAY, pa.list_(pa.uint64())),
         ("unsigned long x[]", 0, 0, 8, Kind.TAIL_ARRAY, pa.list_(pa.uint64())),
         ("unsigned long x[]", 0, 0, 4, Kind.TAIL_ARRAY, pa.list_(pa.uint32())),
         ("char x[]", 0, 1, 8, Kind.TAIL_TEXT, pa.string()),
@@ -63,6 +68,12 @@ def test_what_follows_print_fmt_is_no_field() -> None:
 
 def test_a_field_beyond_any_record_is_left_out() -> None:
     assert list(parse_fields(line("int x", 1 << 21, 4) + line("u8 y[9999999]", 8, 9999999), 8)) == []
+
+
+def test_no_event_has_more_fields_than_a_page_has_bytes() -> None:
+    text = "name: e\nID: 1\nformat:\n" + "".join(line(f"u8 x{n}", 8, 1) for n in range(MAX_FIELDS + 9))
+    own = table(text)
+    assert len(own.fields(own.events[0])) == MAX_FIELDS
 
 
 def table(*texts: str) -> EventTable:

@@ -6,6 +6,7 @@ import os
 import struct
 import time
 import tracemalloc
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,10 +15,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from apftrace.errors import TraceError, TraceFormatError, TraceUnsupported
-from apftrace_parsers.base import Loss
+from apftrace_parsers.base import Loss, PassResult, Pick
+from apftrace_parsers.eventformat import MAX_EVENTS
 from apftrace_parsers.registry import open_source
 from apftrace_parsers.tracedat.buffers import MAX_CHUNK_PAGES
 from apftrace_parsers.tracedat.compression import BlockError, codec
+from apftrace_parsers.tracedat.info import MAX_COMMS
 from tests.builders import options as opt
 from tests.builders.formats import formats
 from tests.builders.subbuf import Layout
@@ -106,6 +109,19 @@ def test_noise_behind_a_good_start(tmp_path: Path, noise: bytes) -> None:
     ):
         path.write_bytes(head + noise)
         assert isinstance(outcome(path), str)
+
+
+def test_names_and_formats_beyond_any_kernel_take_no_memory(tmp_path: Path) -> None:
+    (entry, *_) = formats(["kvm_entry"])
+    many = [replace(entry, name=f"e{n}", text=f"name: e{n}\nID: 7\n") for n in range(MAX_EVENTS + 9)]
+    dat = TraceDat(7, "zstd", formats=(entry, *many), cmdlines=dict.fromkeys(range(1, MAX_COMMS + 9), "a"))
+    source = open_source(dat.add(Event(1, 0, 1, "kvm_entry")).write(tmp_path / "trace.dat"))
+    assert len(source.formats()) == MAX_EVENTS
+    assert len(source.info.comms) == MAX_COMMS
+    picks = [Pick((f"{form.system}:{form.name}",), ()) for form in source.formats()]
+    (batch,) = source.stream(picks, PassResult())
+    assert batch.column("pick").to_pylist() == [0]
+    source.close()
 
 
 def test_a_cut_v6_file_keeps_its_complete_pages(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from apftrace_parsers.base import SourceInfo, TickRate
@@ -13,6 +14,9 @@ if TYPE_CHECKING:
     from apftrace_parsers.tracedat.options import Options
 
 _ACTIVE = re.compile(r"\[(.+?)\]")
+MAX_COMMS = 1 << 16
+"""Names that are kept; the kernel saves no more than PID_MAX_DEFAULT, 32768 (tracing_saved_cmdlines_size_write)."""
+
 _CMDLINE = re.compile(rb"^\s*(\d+) (.*)$", re.MULTILINE)
 
 
@@ -60,8 +64,9 @@ def clock_name(options: Options) -> str:
 
 
 def comms_of(cmdlines: bytes) -> dict[int, str]:
-    """Return the lines of saved_cmdlines, thread id and comm."""
-    return {int(tid): comm.decode("utf-8", "replace") for tid, comm in _CMDLINE.findall(cmdlines)}
+    """Return the lines of saved_cmdlines, thread id and comm, the first MAX_COMMS of them."""
+    lines = islice(_CMDLINE.finditer(cmdlines), MAX_COMMS)
+    return {int(line[1]): line[2].decode("utf-8", "replace") for line in lines}
 
 
 def _count_cpus(options: Options) -> int:

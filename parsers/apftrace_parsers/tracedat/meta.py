@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from apftrace_parsers.eventformat import MAX_EVENTS
 from apftrace_parsers.tracedat.options import Options
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ class Meta:
 def read_ftrace_events(cursor: Cursor, meta: Meta) -> None:
     """Read the formats of ftrace's own events (trace-cmd.dat.v6(5): FTRACE EVENT FORMATS)."""
     for _ in range(cursor.u32("a number of ftrace events")):
-        meta.event_texts.append(("ftrace", _format(cursor)))
+        _keep(meta, "ftrace", _format(cursor))
 
 
 def read_event_formats(cursor: Cursor, meta: Meta) -> None:
@@ -48,7 +49,13 @@ def read_event_formats(cursor: Cursor, meta: Meta) -> None:
     for _ in range(cursor.u32("a number of event systems")):
         system = cursor.cstring("the name of an event system")
         for _ in range(cursor.u32("a number of events")):
-            meta.event_texts.append((system, _format(cursor)))
+            _keep(meta, system, _format(cursor))
+
+
+def _keep(meta: Meta, system: str, text: bytes) -> None:
+    # What a file describes beyond any kernel would only take memory.
+    if len(meta.event_texts) < MAX_EVENTS:
+        meta.event_texts.append((system, text))
 
 
 def _format(cursor: Cursor) -> bytes:
