@@ -37,7 +37,8 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 SAMPLE = HERE.parent / "sample-traces" / "host-v6-none.dat"
-APFTRACE = (sys.executable, "-m", "apftrace")
+APFTRACE = (sys.executable, "-P", "-m", "apftrace")
+"""What is installed: without -P it would be the sources of a checkout that this runs in, which nobody compiled."""
 ANALYZED = (0, 1, 4)
 """Statuses of an analyze that came to its end."""
 
