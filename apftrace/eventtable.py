@@ -33,7 +33,8 @@ def reader(source: Source, events: Sequence[str], result: PassResult | None = No
     names = known(source, events)
     chosen = [f for f in source.formats() if any(matches(f, n) for n in names)]
     schema, fields = union(chosen)
-    batches = _batches(source, names, schema, fields, result if result is not None else PassResult())
+    label = {form.id: name for form, name in zip(chosen, labels(chosen), strict=True)}
+    batches = _batches(source, names, schema, (fields, label), result or PassResult())
     return pa.RecordBatchReader.from_batches(schema, batches)
 
 
@@ -49,8 +50,9 @@ def known(source: Source, events: Sequence[str]) -> list[str]:
         if any(matches(f, name) for f in formats) or is_glob(name):
             out.append(name)
             continue
-        old = RENAMED.get(name.split(":")[-1])
-        if old is None or not any(matches(f, old) for f in formats):
+        system, colon, bare = name.rpartition(":")
+        old = f"{system}{colon}{RENAMED.get(bare)}"
+        if bare not in RENAMED or not any(matches(f, old) for f in formats):
             raise KeyError(name)
         out.append(old)
     return out
@@ -58,6 +60,14 @@ def known(source: Source, events: Sequence[str]) -> list[str]:
 
 RENAMED = {"kvm_async_pf_repeated_fault": "kvm_async_pf_doublefault"}
 """Newest name to the name before 1685c0f32554 (Linux 6.0)."""
+
+
+def labels(formats: Sequence[EventFormat]) -> list[str]:
+    """Return what tracepoints are called beside one another: by name, with the system where two share it."""
+    systems: dict[str, set[str]] = {}
+    for form in formats:
+        systems.setdefault(form.name, set()).add(form.system)
+    return [f"{f.system}:{f.name}" if len(systems[f.name]) > 1 else f.name for f in formats]
 
 
 def union(formats: Sequence[EventFormat]) -> tuple[pa.Schema, dict[int, dict[str, str]]]:
@@ -70,15 +80,13 @@ def union(formats: Sequence[EventFormat]) -> tuple[pa.Schema, dict[int, dict[str
         "ts": pa.int64(), "cpu": pa.int32(), "tid": pa.int32(), "comm": _NAME, "event": _NAME, "instance": _NAME,
     }  # fmt: skip
     named: dict[int, dict[str, str]] = {}
-    for form in formats:
+    for form, label in zip(formats, labels(formats), strict=True):
         mine = named.setdefault(form.id, {})
         for field in form.schema:
             if field.name in _FRAME:
                 continue
             widened = _widened(columns.get(field.name), field.type)
-            name = (
-                field.name if widened is not None and field.name not in _LEAD else f"{form.name}.{field.name}"
-            )
+            name = field.name if widened is not None and field.name not in _LEAD else f"{label}.{field.name}"
             columns[name] = widened if name == field.name and widened is not None else field.type
             mine[field.name] = name
     return pa.schema([pa.field(n, t) for n, t in columns.items()]), named
@@ -100,12 +108,13 @@ def _batches(
     source: Source,
     events: Sequence[str],
     schema: pa.Schema,
-    fields: dict[int, dict[str, str]],
+    words: tuple[dict[int, dict[str, str]], dict[int, str]],
     result: PassResult,
 ) -> Iterator[pa.RecordBatch]:
     comms = _Names(source.info.comms)
+    fields, label = words
     for form, batch in source.tables(list(events), result):
-        yield _widen(form, batch, schema, fields[form.id], comms)
+        yield _widen(label[form.id], batch, schema, fields[form.id], comms)
 
 
 class _Names:
@@ -142,11 +151,11 @@ class _Made:
 
 
 def _widen(
-    form: EventFormat, batch: pa.RecordBatch, schema: pa.Schema, named: dict[str, str], comms: _Names
+    label: str, batch: pa.RecordBatch, schema: pa.Schema, named: dict[str, str], comms: _Names
 ) -> pa.RecordBatch:
     have = {named.get(n, n): batch.column(n) for n in batch.schema.names}
     have["comm"] = comms.of(batch.column("tid"))
-    names = pa.array([form.name], pa.string())
+    names = pa.array([label], pa.string())
     have["event"] = pa.DictionaryArray.from_arrays(pa.repeat(pa.scalar(0, pa.int32()), batch.num_rows), names)
     columns = [
         have[f.name].cast(f.type) if f.name in have else pa.nulls(batch.num_rows, f.type) for f in schema
@@ -198,7 +207,7 @@ def _as_recorded(source: Source, chosen: Sequence[EventFormat], table: pa.Table)
     """
     import polars as pl
 
-    names = pl.Series("event", [form.name for form in chosen], pl.String)
+    names = pl.Series("event", labels(chosen), pl.String)
     nth = pl.int_range(pl.len()).over("cpu", "event").alias("nth")
     picks = [Pick((f"{form.system}:{form.name}",), ()) for form in chosen]
     batches = map(_without_gaps, source.stream(picks, PassResult()))
@@ -231,7 +240,7 @@ def _merged(
     picks = [Pick((f"{f.system}:{f.name}",), tuple((g.name,) for g in _own_fields(f))) for f in chosen]
     letters = _letters(chosen, named)
     comms = _Names(source.info.comms)
-    names = pa.array([form.name for form in chosen], pa.string())
+    names = pa.array(labels(chosen), pa.string())
     for batch in source.stream(picks, result):
         yield _unmerge(_without_gaps(batch), schema, letters, comms, names)
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import io
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, cast
 
 import click
 
 from apftrace.ahead import made_ahead
 from apftrace.api import ASYNC_PF_EVENTS
 from apftrace.cli.screen import refuse_to_overwrite, say
-from apftrace.cli.streams import Output, named
+from apftrace.cli.streams import Output, Printable, named
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,7 +38,12 @@ FORMATS = ("arrow", "parquet", "csv", "jsonl")
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path, readable=False), help="Write here instead of to stdout."
 )
-@click.option("--format", "format_", type=click.Choice(FORMATS), help="Default: by suffix of -o, else jsonl.")
+@click.option(
+    "--format",
+    "format_",
+    type=click.Choice(FORMATS),
+    help="Default: by suffix of -o, else jsonl. A pipe gets an Arrow stream, a file an Arrow file (Feather).",
+)
 def events(trace: Path, names: tuple[str, ...], output: Path | None, format_: str | None) -> None:
     """Write events of TRACE as a table: ts, cpu, tid, comm, event, instance, and the payload's own fields.
 
@@ -98,9 +103,16 @@ def _present(source: Source) -> tuple[str, ...]:
     from apftrace.eventtable import RENAMED
     from apftrace.model.guest.hooks import hits_of
 
-    names = {form.name for form in source.formats()}
-    found = tuple(n for n in ASYNC_PF_EVENTS if n in names or RENAMED.get(n) in names)
-    return found or hits_of(source) or ASYNC_PF_EVENTS
+    systems: dict[str, set[str]] = {}
+    for form in source.formats():
+        systems.setdefault(form.name, set()).add(form.system)
+    found = []
+    for name in ASYNC_PF_EVENTS:
+        own = systems.get(name) or systems.get(RENAMED.get(name, ""))
+        if own:
+            # Another system may have an event of that name, such as a probe of its function.
+            found.append(f"kvm:{name}" if "kvm" in own else name)
+    return tuple(found) or hits_of(source) or ASYNC_PF_EVENTS
 
 
 def _by_suffix(output: Path | None) -> str:
@@ -114,18 +126,22 @@ def _by_suffix(output: Path | None) -> str:
 
 def _write(rows: pa.RecordBatchReader, format_: str, output: Path | None) -> None:
     if output is None or str(output) == "-":
-        _WRITERS[format_](rows, sys.stdout.buffer)
+        out = sys.stdout.buffer
+        bare = format_ == "csv" and sys.stdout.isatty()
+        _WRITERS[format_](rows, cast("BinaryIO", Printable(out)) if bare else out)
         return
     shown, output = str(output), output.resolve()
     if output.exists() and not output.is_file():
         with io.BufferedWriter(Output(output, shown)) as file:
             _WRITERS[format_](rows, file)
         return
+    # A reader of a file may jump in it, that of a pipe cannot.
+    write = _arrow_file if format_ == "arrow" else _WRITERS[format_]
     # A file that is half written must not look whole.
     part = output.with_name(f".{output.name}.part")
     try:
         with io.BufferedWriter(Output(part, shown)) as file:
-            _WRITERS[format_](rows, file)
+            write(rows, file)
         with named(shown):
             part.replace(output)
     finally:
@@ -136,6 +152,14 @@ def _arrow(rows: pa.RecordBatchReader, file: BinaryIO) -> None:
     import pyarrow as pa
 
     with pa.ipc.new_stream(file, rows.schema) as writer:
+        for batch in rows:
+            writer.write_batch(batch)
+
+
+def _arrow_file(rows: pa.RecordBatchReader, file: BinaryIO) -> None:
+    import pyarrow as pa
+
+    with pa.ipc.new_file(file, rows.schema) as writer:
         for batch in rows:
             writer.write_batch(batch)
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import codecs
 import errno
 import io
 import os
 import sys
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,6 +36,30 @@ class Output(io.FileIO):
         """Write; an error of a descriptor has no name otherwise, unlike that of opening a file."""
         with named(self._shown):
             return super().write(data)
+
+
+class Printable(io.RawIOBase):
+    """A terminal, to which control characters go only escaped; what is written is UTF-8 text in lines.
+
+    Args:
+        out: what it is written to.
+    """
+
+    def __init__(self, out: BinaryIO) -> None:
+        self._out = out
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def writable(self) -> bool:
+        """Say that it is."""
+        return True
+
+    def write(self, data: ReadableBuffer, /) -> int:
+        """Write what of it is a whole character."""
+        from apftrace_reports.escape import visible
+
+        text = self._decoder.decode(bytes(data))
+        self._out.write("\n".join(map(visible, text.split("\n"))).encode())
+        return memoryview(data).nbytes
 
 
 @contextmanager

@@ -7,19 +7,23 @@ import csv
 import gc
 import io
 import json
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.csv as pc
+import pyarrow.feather as feather
 import pyarrow.parquet as pq
 import pytest
 
 import apftrace
+from apftrace.cli.streams import Printable
 from tests.builders.formats import parse
 from tests.builders.story import Story
 from tests.builders.tracedat import Event, TraceDat
-from tests.model.support import FIVE, START, write
+from tests.model.support import FIVE, START, known_formats, write
 
 if TYPE_CHECKING:
     from tests.cli.conftest import Run
@@ -33,7 +37,8 @@ def read(format_: str, content: bytes, schema: pa.Schema) -> list[dict[str, Any]
     if format_ == "jsonl":
         return [json.loads(line) for line in content.splitlines()]
     if format_ == "arrow":
-        table = pa.ipc.open_stream(content).read_all()
+        is_file = content.startswith(b"ARROW1")
+        table = pa.ipc.open_file(content).read_all() if is_file else pa.ipc.open_stream(content).read_all()
     elif format_ == "parquet":
         table = pq.read_table(io.BytesIO(content))
     else:
@@ -69,7 +74,7 @@ def test_every_format_takes_arrays_and_text(run: Run, tmp_path: Path, format_: s
     assert result.out.count(b"odd_types") >= 1
 
 
-@pytest.mark.parametrize("format_", FORMATS)
+@pytest.mark.parametrize("format_", [f for f in FORMATS if f != "arrow"])
 def test_stdout_holds_what_the_file_holds(run: Run, traces: Path, tmp_path: Path, format_: str) -> None:
     path = traces / "calm.dat"
     run("events", path, "-o", f"events.{format_}")
@@ -118,6 +123,53 @@ def test_the_arrow_stream_has_the_schema_of_scan_events(run: Run, traces: Path) 
     assert table.schema == schema_of(traces / "calm.dat")
     assert table.column_names[:6] == ["ts", "cpu", "tid", "comm", "event", "instance"]
     assert (table.schema.field("ts").type, table.schema.field("token").type) == (pa.int64(), pa.uint64())
+
+
+@pytest.mark.parametrize("chosen", [(), MANY], ids=["narrow", "wide"])
+def test_an_arrow_file_is_one_to_jump_in(
+    run: Run, traces: Path, tmp_path: Path, chosen: tuple[str, ...]
+) -> None:
+    run("events", traces / "lost.dat", *chosen, "-o", "events.feather")
+    expected = pa.ipc.open_stream(run("events", traces / "lost.dat", *chosen, "--format", "arrow").out)
+    assert feather.read_table(tmp_path / "events.feather").equals(expected.read_all())
+
+
+@pytest.fixture
+def two_systems(tmp_path: Path) -> Path:
+    """A life, and a probe that bears the name of its ready."""
+    own = next(form for form in known_formats() if form.name == "kvm_async_pf_ready")
+    text = own.text.replace(f"ID: {own.id}", "ID: 3001")
+    probe = replace(parse("probes", text), name="probe")
+    story = Story()
+    story.pv_life(at=START)
+    dat = TraceDat(formats=(probe, *known_formats()))
+    for n in range(5):
+        dat.add(Event(START + n, 0, story.tid(0), "probe", {"token": n}))
+    return dat.add(*story.records).write(tmp_path / "two.dat")
+
+
+def test_events_of_two_systems_that_share_a_name_are_told_apart(run: Run, two_systems: Path) -> None:
+    told = run("events", two_systems, "-e", "kvm_async_pf_ready").text.splitlines()
+    names = Counter(json.loads(line)["event"] for line in told)
+    assert names == {"kvm:kvm_async_pf_ready": 1, "probes:kvm_async_pf_ready": 5}
+    wide = run("events", two_systems, "-e", "*:kvm_async_pf_ready", "-e", "kvm:kvm_exit").text.splitlines()
+    assert {json.loads(line)["event"] for line in wide} == {*names, "kvm_exit"}
+    only = run("events", two_systems, "-e", "probes:kvm_async_pf_ready").text.splitlines()
+    assert [json.loads(line)["event"] for line in only] == ["kvm_async_pf_ready"] * 5
+
+
+def test_the_events_of_the_default_are_those_of_kvm(run: Run, two_systems: Path) -> None:
+    told = [json.loads(line) for line in run("events", two_systems).text.splitlines()]
+    assert [row["event"] for row in told].count("kvm_async_pf_ready") == 1
+    assert {row["event"] for row in told} <= set(FIVE)
+
+
+def test_a_terminal_gets_no_control_character_of_a_name() -> None:
+    out = io.BytesIO()
+    terminal = Printable(out)
+    for piece in (b"a\x1b[31m,b\n", "é\x07\n".encode()[:1], "é\x07\n".encode()[1:]):
+        assert terminal.write(piece) == len(piece)
+    assert out.getvalue().decode() == "a\\x1b[31m,b\né\\x07\n"
 
 
 def test_rows_are_in_time_order(run: Run, traces: Path) -> None:
@@ -277,7 +329,7 @@ def test_a_comm_stands_once_in_its_dictionary(run: Run, tmp_path: Path) -> None:
     story.comms[story.tid(1)] = story.comms[story.tid(0)] = "qemu"
     path = write(story, tmp_path / "t.dat")
     assert run("events", path, "-o", "events.arrow").status == 0
-    comms = pa.ipc.open_stream((tmp_path / "events.arrow").read_bytes()).read_all().column("comm")
+    comms = pa.ipc.open_file(tmp_path / "events.arrow").read_all().column("comm")
     names = comms.chunk(0).dictionary.to_pylist()
     assert sorted(names) == sorted(set(names))
     assert {"qemu"} <= set(comms.to_pylist())
