@@ -1,4 +1,4 @@
-"""One machine's trace, reduced to anchors: the only place where the model touches a source."""
+"""One machine's trace, reduced to anchors."""
 
 from __future__ import annotations
 
