@@ -325,7 +325,9 @@ def test_undecided_where_no_ready_of_any_fault_was_traced_for_a_time() -> None:
     assert outcomes(analysis) == {"answered": 40, "undecided": 12}
     assert not rules(analysis, "error")
     reasons = {reason for f in found(analysis, "lost-wakeup") for reason in f["not_ruled_out"]}
-    assert "a ready that was not traced, as other readies at that time, or the ACK of one, were not" in reasons
+    assert (
+        "a ready that was not traced, as other readies at that time, or the ACK of one, were not" in reasons
+    )
 
 
 def test_lost_where_a_few_go_without_one_at_a_time() -> None:

@@ -240,8 +240,9 @@ LOST_WAKEUP = Rule(
     look_alikes="A life that is simply younger than others; a slot that an earlier delivery keeps (missing-ack, "
     "lost-interrupt, guest interrupts off); a vCPU that does not run; a queue cleared by EN=0, by a reset "
     "(kvm_entry at rip 0xfff0, INIT) or the VM's end; a CR0 write that leaves PG alone; a ready whose record was "
-    "lost. Repaired: an accept or ACK implies the ready; a new life of the gfn on the vCPU "
-    "implies the end of the old one, undecided how where no record was lost.",
+    "lost, as a delivery without its ready or its ACK shows where nothing marks it. Repaired: an accept or ACK "
+    "implies the ready; a new life of the gfn on the vCPU implies the end of the old one, undecided how where no "
+    "record was lost.",
     needs=(tp.NOT_PRESENT, tp.READY, tp.COMPLETED),
     stand_ins={tp.COMPLETED: (tp.QUEUE_WORK, tp.EXECUTE_START, tp.EXECUTE_END)},
     helps=(tp.ENTRY, tp.EXIT, tp.MSR, tp.ACCEPT, tp.INJ_EXCEPTION, tp.SMM, tp.CR),
