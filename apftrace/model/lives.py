@@ -176,14 +176,14 @@ def with_ready(lives: pl.DataFrame, paired: pl.DataFrame) -> pl.DataFrame:
 def _of_try(rec: Recording) -> tuple[pl.Expr, ...]:
     """Return try, gfn and headless of a life from its not_present (R1: same thread, nothing of this vCPU between).
 
-    ``headless`` is a life before whose try the record began. Without a try the frame is the page of gva: true
-    under EPT and NPT, where gva is a guest physical address.
+    ``headless`` is a life before whose try the record began, where tries were traced. Without a try the frame is the
+    page of gva: true under EPT and NPT, where gva is a guest physical address.
     """
     tried = pl.col("tried") > NEVER
     return (
         pl.when(tried).then("tried").alias("try"),
         pl.when(tried).then("c").otherwise(pl.col("b") // 4096).alias("gfn"),
-        (~tried & _at_head(rec)).alias("headless"),
+        (~tried & _at_head(rec) & pl.lit(rec.has(tp.TRY))).alias("headless"),
     )
 
 

@@ -284,6 +284,15 @@ def test_a_fault_and_nothing_else() -> None:
     assert not rules(analysis, "error")
 
 
+@pytest.mark.parametrize(("off", "headless"), [([], 1), (["kvm_try_async_get_page"], 0)])
+def test_a_try_lies_before_the_trace_only_where_tries_were_traced(off: list[str], headless: int) -> None:
+    story = Story()
+    story.pv_life(at=START, without={"try"})
+    story.pv_life(at=START + MS)
+    analysis = analyse(story, off=[*off, "kvm_exit"])
+    assert total(analysis)["headless"] == headless
+
+
 def test_the_same_trace_gives_the_same_analysis() -> None:
     story = histories.token_reuse()
     first, second = analyse(story), analyse(story)
