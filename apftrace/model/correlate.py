@@ -121,7 +121,7 @@ def correlate(rec: Recording, *, late_after: int | None = None, clock_is_ns: boo
     rows = doubt.with_silences(rec, rows, stale)
     stuck = unacked.unacked(rec, delivered, threads, vectors, stale)
     rows = unacked.with_lost_work(rec, unacked.with_lost_interrupts(rows, stuck), stale)
-    paired = _with_doubt(rec, strays.classify(rec, rows, paired))
+    paired = _with_doubt(rec, strays.classify(rec, rows, paired, delivered))
     sums = beside(accounting.account, rec, threads, rows, tries, paired, delivered, acks)
     return Case(
         rec=rec,

@@ -13,6 +13,7 @@ import polars as pl
 
 from apftrace.model import tracepoints as tp
 from apftrace.model.frames import attach, by_thread, turn, without
+from apftrace.model.holes import holes
 from apftrace.model.loss import silent_spans
 from apftrace.model.outcome import MIN_ENTRIES, Staleness
 from apftrace.model.switched_on import shows_untold
@@ -138,32 +139,14 @@ def with_holes(
 ) -> pl.DataFrame:
     """Turn lost lives into undecided ones, still blamed, where a delivery shows that a record of their vCPU is missing.
 
-    The ready before an ACK or an accept is, where only those were traced, and so is the ACK of a delivery that
-    another one follows (R11): what is missing there may be more. A life that was stuck by then stays lost.
+    What is missing there may be more, see ``holes``. A life that was stuck by then stays lost.
     """
     lost = pl.col("outcome") == "lost"
     tids = lives.filter(lost)["tid"].unique()
     if not len(tids):
         return lives
-    holes = _holes(rec, delivered.filter(pl.col("tid").is_in(tids.implode())))
-    return _doubted(rec, lives, lost, lambda tid: holes.get(tid, []), stale)
-
-
-def _holes(rec: Recording, delivered: pl.DataFrame) -> dict[int, list[tuple[int, int]]]:
-    """Return per thread the times in which a record is missing, between one delivery and the next."""
-    asked = rec.has(tp.MSR) and delivered["acked"].count() > 0
-    after = delivered.sort("tid", "seq").with_columns(
-        pl.col("start").shift(1).over("tid").alias("before"),
-        pl.col("acked").shift(1).over("tid").alias("acked_before"),
-    )
-    unacked = pl.col("acked_before").is_null() & pl.col("before").is_not_null() & asked
-    found = after.filter(pl.col("implied").is_not_null() | unacked).select(
-        "tid", pl.coalesce("before", pl.lit(rec.first_ns)), "start"
-    )
-    holes: dict[int, list[tuple[int, int]]] = {}
-    for tid, start, stop in found.iter_rows():
-        holes.setdefault(tid, []).append((start, stop))
-    return holes
+    shown = holes(rec, delivered, tids)
+    return _doubted(rec, lives, lost, lambda tid: shown.get(tid, []), stale)
 
 
 def _doubted(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from apftrace.model import tracepoints as tp
+from apftrace.model.holes import holes
 from apftrace.model.loss import blind_within
 
 if TYPE_CHECKING:
@@ -18,18 +19,22 @@ _ID_BITS = 20
 _HALF = 1 << (_ID_BITS - 1)
 
 
-def classify(rec: Recording, lives: pl.DataFrame, paired: pl.DataFrame) -> pl.DataFrame:
+def classify(
+    rec: Recording, lives: pl.DataFrame, paired: pl.DataFrame, delivered: pl.DataFrame
+) -> pl.DataFrame:
     """Turn ``answer`` of readies without a life into ``truncated``, ``undecided``, ``spurious`` or ``unissued``.
 
     A token's id counts up on its vCPU, so a ready whose id precedes the first not_present seen there was
     begun before the trace, at most 64 a vCPU. Otherwise its not_present lies between those of the ids
-    around it: with a loss in that span on a CPU of the thread nothing can be said. ``unissued`` is a
-    spurious ready whose id is newer than that of every not_present before it.
+    around it: with a loss in that span on a CPU of the thread, or a delivery that shows a record to be missing
+    there, nothing can be said. ``unissued`` is a spurious ready whose id is newer than that of every not_present
+    before it.
     """
     strays = paired.filter(pl.col("answer") == "none")
     if not strays.height:
         return paired
     issued = _issued(lives.join(strays.select("tid").unique(), on="tid", how="semi", maintain_order="left"))
+    shown = holes(rec, delivered, strays["tid"].unique())
     left: dict[int, int] = {}
     verdicts = []
     for seq, tid, token, at in strays.select("seq", "tid", "token", "ready").iter_rows():
@@ -38,7 +43,8 @@ def classify(rec: Recording, lives: pl.DataFrame, paired: pl.DataFrame) -> pl.Da
             left[tid] = left.get(tid, 0) + 1
             if left[tid] > tp.PER_VCPU:
                 verdict = "spurious"
-        if verdict != "truncated" and blind_within(rec, tid, since, until):
+        hole = any(start < until and stop > since for start, stop in shown.get(tid, ()))
+        if verdict != "truncated" and (hole or blind_within(rec, tid, since, until)):
             verdict = "undecided"
         verdicts.append((seq, verdict))
     named = pl.DataFrame(verdicts, schema={"seq": pl.Int64, "verdict": pl.String}, orient="row")

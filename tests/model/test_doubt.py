@@ -89,3 +89,31 @@ def test_the_last_delivery_may_wait_for_its_ack() -> None:
     analysis, token = _analysed(other=2 * MS, without=ACK, followed=False)
     assert life(analysis, token)["outcome"] == "in_flight"
     assert outcomes(analysis)["answered"] == 21
+
+
+@pytest.mark.parametrize(("without", "known"), [(frozenset(), True), (ACK, False)], ids=["whole", "hole"])
+def test_a_ready_is_spurious_only_where_no_record_is_shown_to_be_missing(
+    without: frozenset[str], known: bool
+) -> None:
+    story = Story()
+    calm(story)
+    story.pv_life(at=LATER, without=without)
+    story.pv_life(at=LATER + 2 * MS, without={"try", "not_present"})
+    calm(story, start=LATER + 5 * MS)
+    analysis = analyse(story)
+    assert bool(found(analysis, "spurious-ready")) == known
+    assert analysis.accounting["stray"].max() == 1
+
+
+def test_a_ready_too_many_hides_nothing() -> None:
+    """It was never due, so nobody ACKs it."""
+    story = Story()
+    calm(story)
+    token = story.pv_life(at=LATER, gva=0xA008)
+    lost = story.pv_life(at=LATER + MS, gva=PAGE, without=ANSWER)
+    story.event(LATER + 2 * MS, "kvm_async_pf_ready", story.tid(0), 0, token=token, gva=0xA008)
+    calm(story, lives=3, start=LATER + 3 * MS)
+    story.event(LATER + 30 * MS, "kvm_async_pf_ready", story.tid(0), 0, token=0x99000, gva=0x9008)
+    analysis = analyse(story.progress(start=LATER + 40 * MS, end=LATER + AFTER))
+    assert life(analysis, lost)["outcome"] == "lost"
+    assert len(found(analysis, "spurious-ready")) == 1
