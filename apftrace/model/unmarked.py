@@ -32,7 +32,8 @@ def unmarked(odometer: Odometer, recorded: frozenset[int], result: PassResult) -
         result: of the pass, with the losses that the file tells of.
     """
     gaps = [
-        Loss(one.after, "", None, one.since, one.ts)
+        # Where a damaged record made the CPU's time run backwards, the gap is all that was told twice.
+        Loss(one.after, "", None, min(one.since, one.ts), max(one.since, one.ts))
         for one in odometer.broken()
         if not any(_meets(loss, one) for loss in result.losses if loss.cpu == one.after)
     ]

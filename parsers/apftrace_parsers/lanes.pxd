@@ -21,10 +21,10 @@ cdef class Lanes:
     cdef int n_located
 
     @cython.locals(page=longlong, size=longlong, raw=longlong, commit=longlong, used=longlong, data=longlong,
-                   outside=bint, counted=bint)
+                   outside=bint, counted=bint, before=longlong, missed=longlong)
     cdef int _open_page(self, int lane) noexcept nogil
-    @cython.locals(known=bint)
-    cdef void _put_gap_at_head(self, int lane, long long raw, long long missed) noexcept nogil
+    @cython.locals(known=bint, after=longlong)
+    cdef void _put_gap_at_head(self, int lane, long long before, long long raw, long long missed) noexcept nogil
     @cython.locals(after=longlong, later=longlong)
     cdef bint _next_is_early(self, int lane, long long raw) noexcept nogil
     @cython.locals(before=longlong, after=longlong, later=longlong)

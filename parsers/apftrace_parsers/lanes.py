@@ -194,6 +194,7 @@ class Lanes:
             if raw <= self.page_raw[lane]:
                 self.gap[lane] = SINCE_EVER
             return RECORD
+        before = self.page_raw[lane]
         self.page_raw[lane] = raw
         if raw < self.last_raw[lane]:
             # The page before this one runs ahead of it: some delta in there is wrong.
@@ -219,15 +220,18 @@ class Lanes:
         counted = (
             self.gap[lane] == 0 and commit & MISSED_STORED and data + used + self.long_size <= page + size
         )
-        self._put_gap_at_head(lane, raw, self._number(data + used, self.long_size) if counted else UNKNOWN)
+        missed = self._number(data + used, self.long_size) if counted else UNKNOWN
+        self._put_gap_at_head(lane, before, raw, missed)
         return GAP
 
-    def _put_gap_at_head(self, lane: int, raw: int, missed: int) -> None:
-        known = self.last_raw[lane] >= 0 and self.gap[lane] != SINCE_EVER
+    def _put_gap_at_head(self, lane: int, before: int, raw: int, missed: int) -> None:
+        # Of a page that runs ahead of the next one only its own stamp, ``before``, is known to be right.
+        after = self.last_raw[lane] if self.last_raw[lane] <= raw else before
+        known = after >= 0 and self.gap[lane] != SINCE_EVER
         self.gap[lane] = 0
         self.head_ns[lane] = self.stamps.ns(lane, raw)
         self.head_len[lane] = missed if missed >= 0 else UNKNOWN
-        self.head_at[lane] = self.stamps.ns(lane, self.last_raw[lane]) if known else NO_STAMP
+        self.head_at[lane] = self.stamps.ns(lane, after) if known else NO_STAMP
 
     def _next_is_early(self, lane: int, raw: int) -> bool:
         # Whether the page that follows starts before the bounds too: then the page at hand is all outside.

@@ -34,7 +34,7 @@ cdef class Walker(Lanes):
     cdef int _advance(self, int lane) noexcept nogil
     @cython.locals(base=longlong, cpu=int, first=longlong, last=longlong, limit=longlong, pos=longlong, end=longlong,
                    raw=longlong, seen=longlong, kind=int, opened=int, word=longlong, code=int, delta=longlong,
-                   body=longlong, size=longlong, after=longlong, slot=longlong, pick=int, ns=longlong)
+                   body=longlong, size=longlong, after=longlong, stamp=longlong, slot=longlong, pick=int, ns=longlong)
     cdef long long _run(self, int lane, long long n, long long room, long long until) noexcept nogil
     @cython.locals(high=longlong)
     cdef inline long long _absolute(self, long long raw, long long stamp) noexcept nogil

@@ -302,7 +302,11 @@ class Walker(Lanes):
                     if code == 30:
                         raw += delta + (size << 27)
                     else:
-                        raw = self._absolute(raw, delta + (size << 27))
+                        stamp = self._absolute(raw, delta + (size << 27))
+                        if stamp < raw:
+                            # It is wrong, or what came before it was: the next page begins at a known time.
+                            self._mark_gap(lane)
+                        raw = stamp
                     if raw > limit:
                         pos = self._drop_page(lane, BAD_STAMP, pos)
                         end = pos

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from apftrace_parsers.integers import BAD_COMMIT, BAD_ORDER, BAD_RECORD, BAD_STAMP, NO_HEADER
+from apftrace_parsers.integers import BAD_COMMIT, BAD_ORDER, BAD_RECORD, BAD_STAMP, NO_HEADER, UNKNOWN
 from tests.builders.subbuf import Layout, SubbufWriter
 
 from .found import PICK, Found, pages_of_three, payload
@@ -141,7 +141,24 @@ def test_a_record_that_runs_ahead_of_the_next_page_leaves_a_gap(walker_module: M
     struct.pack_into("<I", pages, 16 + 24, head + (120 << 5))
     found = Found(walker_module, bytes(pages), Layout())
     assert found.stamps == [0, 121, 122, 100, 100, 101, 102, 200, 201, 202]
+    assert found.losses == [(0, UNKNOWN, 0, 100)]
     assert sum(found.damage) == 0
+
+
+def test_an_absolute_stamp_of_before_leaves_a_gap_up_to_the_next_page(
+    walker_module: ModuleType, layout: Layout
+) -> None:
+    writer = SubbufWriter(layout)
+    for ts in (100, 160, 20, 21):
+        writer.data(ts, payload(layout, 1))
+    writer.end_page()
+    writer.data(200, payload(layout, 1))
+    writer.end_page()
+    writer.data(300, payload(layout, 1))
+    found = Found(walker_module, writer.finish(), layout)
+    assert found.stamps == [100, 160, 20, 21, 200, 200, 300]
+    assert found.losses == [(0, UNKNOWN, 21, 200)]
+    assert found.backwards == 1
 
 
 def test_pages_of_one_tick_are_in_order(walker_module: ModuleType) -> None:
