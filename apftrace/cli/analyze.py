@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from apftrace.cli.screen import refuse_to_overwrite, say
+from apftrace.cli.streams import while_read
 from apftrace.cli.traces import analysed, named_trace, tsc_offsets_of
 from apftrace.errors import ReportError
 from apftrace.grades import NEVER, SEVERITIES, at_least
@@ -119,7 +120,8 @@ def analyze(
 
         analysis = redacted(analysis)
     if report is not None:
-        report.write(analysis, output if output is not None else "-")
+        with while_read():
+            report.write(analysis, output if output is not None else "-")
         say(f"{analysis.verdict}: {analysis.headline}")
     else:
         _text_and_page(analysis, _page(traces[0], redact=redact))
@@ -151,8 +153,8 @@ def _page(trace: Path, *, redact: bool) -> Path:
 
 def _text_and_page(analysis: Analysis, page: Path) -> None:
     # The text first: a page that cannot be written costs the page only.
-    sys.stdout.write(analysis.text())
-    sys.stdout.flush()
+    with while_read():
+        sys.stdout.write(analysis.text())
     older = page.exists()
     analysis.write(page, "html")
     say(f"report written to {page}{', in place of an older one' if older else ''}")

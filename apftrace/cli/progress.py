@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TextIO
 
 from apftrace.cli.screen import say
+from apftrace.cli.streams import while_read
 from apftrace_reports.escape import visible
 
 if TYPE_CHECKING:
@@ -74,8 +75,9 @@ class JsonLines(Silent):
         )
 
     def _write(self, line: dict[str, Any]) -> None:
-        self._out.write(json.dumps(line, sort_keys=True) + "\n")
-        self._out.flush()
+        with while_read():
+            self._out.write(json.dumps(line, sort_keys=True) + "\n")
+            self._out.flush()
 
 
 class Bar(Silent):

@@ -101,6 +101,16 @@ def discard_output() -> None:
         os.dup2(_number(os.O_WRONLY), sys.stdout.fileno())
 
 
+@contextmanager
+def while_read() -> Iterator[None]:
+    """Write to standard output as long as somebody reads it: who has seen enough changes nothing else."""
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        discard_output()
+
+
 def _number(flags: int) -> int:
     return os.open(os.devnull, flags)
 

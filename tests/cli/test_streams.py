@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import pty
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from typing import TYPE_CHECKING
 
+import pyarrow.parquet as pq
 import pytest
 
 from tests.conftest import SAMPLES
@@ -32,6 +34,35 @@ def test_closed_output_is_one_line_where_it_was_asked_for(traces: Path, tmp_path
         assert (tmp_path / "out" / "batch.json").exists()
     else:
         assert (done.returncode, done.stderr) == (3, "apftrace: standard output: it is closed\n")
+
+
+@pytest.mark.parametrize("options", ["", "--format json", "--format md"])
+def test_a_reader_that_has_seen_enough_changes_neither_status_nor_page(
+    traces: Path, tmp_path: Path, options: str
+) -> None:
+    verb = f'analyze "{traces / "late.dat"}" --fail-on warning {options}'
+    done = shell(tmp_path, verb, "| true; exit ${PIPESTATUS[0]}")
+    assert done.returncode == 1
+    assert (tmp_path / "late.apf.html").exists() == (not options)
+
+
+def test_a_batch_whose_reader_has_seen_enough_goes_on(traces: Path, tmp_path: Path) -> None:
+    verb = f'batch "{traces / "late.dat"}" -o out --fail-on warning --jobs 1 --reports 0'
+    assert shell(tmp_path, verb, "| true; exit ${PIPESTATUS[0]}").returncode == 1
+    assert (tmp_path / "out" / "batch.json").exists()
+
+
+def test_a_file_name_that_is_no_text(traces: Path, tmp_path: Path) -> None:
+    odd = os.fsencode(tmp_path) + b"/odd\xff.dat"
+    shutil.copy(traces / "calm.dat", odd)
+    done = shell(tmp_path, "batch", "odd*.dat -o out --jobs 1 --reports 1")
+    assert (done.returncode, done.stderr) == (0, "")
+    (path,) = set(pq.read_table(tmp_path / "out" / "faults")["path"].to_pylist())
+    assert path.endswith("odd\\udcff.dat")
+    shutil.copy(SAMPLES / "agent-v7-h-vm1.dat", odd)
+    done = shell(tmp_path, "analyze", "odd*.dat")
+    assert done.returncode == 0
+    assert (tmp_path / os.fsdecode(b"odd\xff.apf.html")).exists()
 
 
 def test_nothing_of_a_closed_stream_gets_into_a_file(traces: Path, tmp_path: Path) -> None:

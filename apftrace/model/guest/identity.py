@@ -60,4 +60,5 @@ def _stem(info: SourceInfo) -> str:
     name = PurePath(info.options.get("machine", info.path)).name
     for suffix in (".gz", ".txt", ".dat", ".trace"):
         name = name.removesuffix(suffix)
-    return name or "guest"
+    # A file name may be no text at all.
+    return name.encode(errors="backslashreplace").decode() or "guest"
