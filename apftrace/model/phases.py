@@ -66,7 +66,7 @@ def thresholds(lives: pl.DataFrame, late_after: int | None, *, clock_is_ns: bool
     """
     floor = LATE_FLOOR_NS if clock_is_ns else 0
     out = {}
-    for phase in (*PHASES, "total"):
+    for phase in PHASES:
         if phase not in lives.columns:
             continue  # P6 and P7 are there with a guest's trace only
         median = lives[phase].median() if lives.height else None

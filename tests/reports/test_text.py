@@ -86,7 +86,7 @@ def test_a_finding_is_told_with_its_evidence():
 
 
 def test_the_phases_say_above_which_length_they_are_late():
-    assert "\n  late above: total 20 ms, P3 10 ms\n" in render(analyses.rich())
+    assert "\n  late above: P3 10 ms\n" in render(analyses.rich())
 
 
 def test_a_guest_says_its_method_and_the_unit_of_its_offset():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from apftrace.schema import PHASES
 from tests.builders.story import Story
 from tests.model import histories
 from tests.model.support import (
@@ -194,6 +195,16 @@ class TestLateWakeup:
         analysis = analyse(story, late_after=2 * MS)
         assert [f["token"] for f in found(analysis, "late-wakeup")] == [LATE]
         assert set(analysis.late_after.values()) == {2 * MS}
+
+    def test_a_threshold_is_told_of_phases_alone(self) -> None:
+        """No rule holds a whole life against one: in a clean trace it may last longer."""
+        story = Story()
+        calm(story)
+        story.pv_life(at=LATER, completed=LATER + 15 * MS, acked=LATER + 30 * MS)
+        analysis = analyse(story, late_after=20 * MS)
+        assert analysis.verdict == "clean"
+        assert analysis.faults["total"].max() > 20 * MS
+        assert set(analysis.late_after) <= set(PHASES)
 
     def test_quiet_below_the_users_threshold(self) -> None:
         assert not rules(analyse(histories.late_wakeup(), late_after=400 * MS))
