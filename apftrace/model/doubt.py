@@ -128,10 +128,11 @@ def with_pauses(
     if tp.READY in rec.silent:
         return lives
     lost = (pl.col("outcome") == "lost") & ~(pl.lit(shows_untold(rec)) & (pl.col("kind") == "pv"))
-    if not lives.filter(lost).height:
+    doubtful = lives.filter(lost)
+    if not doubtful.height:
         return lives
     pauses = sorted(_pauses(rec, lives, delivered))
-    return _doubted(rec, lives, lost, lambda _: pauses, stale)
+    return _doubted(rec, lives, doubtful, lambda _: pauses, stale)
 
 
 def with_holes(
@@ -141,23 +142,21 @@ def with_holes(
 
     What is missing there may be more, see ``holes``. A life that was stuck by then stays lost.
     """
-    lost = pl.col("outcome") == "lost"
-    tids = lives.filter(lost)["tid"].unique()
-    if not len(tids):
+    doubtful = lives.filter(pl.col("outcome") == "lost")
+    if not doubtful.height:
         return lives
-    shown = holes(rec, delivered, tids)
-    return _doubted(rec, lives, lost, lambda tid: shown.get(tid, []), stale)
+    shown = holes(rec, delivered, doubtful["tid"].unique())
+    return _doubted(rec, lives, doubtful, lambda tid: shown.get(tid, []), stale)
 
 
 def _doubted(
     rec: Recording,
     lives: pl.DataFrame,
-    lost: pl.Expr,
+    doubtful: pl.DataFrame,
     spans_of: Callable[[int], Sequence[tuple[int, int]]],
     stale: Staleness,
 ) -> pl.DataFrame:
-    """Turn lost lives into undecided ones, still blamed, that were not yet stuck when a span of their thread began."""
-    doubtful = lives.filter(lost)
+    """Turn doubtful lives into undecided ones, still blamed, if not stuck when a span of their thread began."""
     first = [
         next((max(start, since) for start, stop in spans_of(tid) if stop > since), _NEVER)
         for tid, since in doubtful.select("tid", "since").iter_rows()
