@@ -12,7 +12,7 @@ from apftrace_parsers.base import MISSED, EventFormat, PassResult, Pick, is_glob
 from apftrace_parsers.stream import MAX_STREAM_FIELDS, view
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from apftrace_parsers.base import Source
 
@@ -62,11 +62,17 @@ RENAMED = {"kvm_async_pf_repeated_fault": "kvm_async_pf_doublefault"}
 """Newest name to the name before 1685c0f32554 (Linux 6.0)."""
 
 
-def labels(formats: Sequence[EventFormat]) -> list[str]:
-    """Return what tracepoints are called beside one another: by name, with the system where two share it."""
+def systems_of(formats: Iterable[EventFormat]) -> dict[str, set[str]]:
+    """Return the systems that have a tracepoint, by its name."""
     systems: dict[str, set[str]] = {}
     for form in formats:
         systems.setdefault(form.name, set()).add(form.system)
+    return systems
+
+
+def labels(formats: Sequence[EventFormat]) -> list[str]:
+    """Return what tracepoints are called beside one another: by name, with the system where two share it."""
+    systems = systems_of(formats)
     return [f"{f.system}:{f.name}" if len(systems[f.name]) > 1 else f.name for f in formats]
 
 

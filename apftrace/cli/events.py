@@ -100,12 +100,10 @@ def _fitting(source: Source, names: tuple[str, ...]) -> tuple[str, ...]:
 
 def _present(source: Source) -> tuple[str, ...]:
     """Return the async page fault events that the trace describes, else a guest's; all of them without any."""
-    from apftrace.eventtable import RENAMED
+    from apftrace.eventtable import RENAMED, systems_of
     from apftrace.model.guest.hooks import hits_of
 
-    systems: dict[str, set[str]] = {}
-    for form in source.formats():
-        systems.setdefault(form.name, set()).add(form.system)
+    systems = systems_of(source.formats())
     found = []
     for name in ASYNC_PF_EVENTS:
         own = systems.get(name) or systems.get(RENAMED.get(name, ""))
@@ -151,15 +149,17 @@ def _write(rows: pa.RecordBatchReader, format_: str, output: Path | None) -> Non
 def _arrow(rows: pa.RecordBatchReader, file: BinaryIO) -> None:
     import pyarrow as pa
 
-    with pa.ipc.new_stream(file, rows.schema) as writer:
-        for batch in rows:
-            writer.write_batch(batch)
+    _copy(rows, pa.ipc.new_stream(file, rows.schema))
 
 
 def _arrow_file(rows: pa.RecordBatchReader, file: BinaryIO) -> None:
     import pyarrow as pa
 
-    with pa.ipc.new_file(file, rows.schema) as writer:
+    _copy(rows, pa.ipc.new_file(file, rows.schema))
+
+
+def _copy(rows: pa.RecordBatchReader, writer: pa.RecordBatchWriter) -> None:
+    with writer:
         for batch in rows:
             writer.write_batch(batch)
 
