@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from apftrace.batch.labels import UNKNOWN, folder_of
 from apftrace.batch.runs import run_id
+from apftrace.filenames import as_text
 from apftrace.schema import FAULTS, FINDINGS
 
 if TYPE_CHECKING:
@@ -60,9 +61,7 @@ def _rows(line: dict[str, Any], store: Store, number: int, table: Table) -> pa.T
     # So small a file is read sooner by one thread than handed to another.
     options = pa.ipc.IpcReadOptions(use_threads=False)
     rows = pa.ipc.open_file(result.blobs[number], options=options).read_all()
-    # A file name may be no text at all.
-    path = line["path"].encode(errors="backslashreplace").decode()
-    values = (run_id(line), path, line["host"], line["job"])
+    values = (run_id(line), as_text(line["path"]), line["host"], line["job"])
     own = [pa.repeat(pa.scalar(value, pa.large_string()), rows.num_rows) for value in values]
     return pa.Table.from_arrays([*own, *rows.columns], schema=schema(table))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
+from apftrace.filenames import as_text
 from apftrace.model import tracepoints as tp
 from apftrace.model.guest import hooks as hk
 from apftrace_parsers.base import PassResult
@@ -60,5 +61,4 @@ def _stem(info: SourceInfo) -> str:
     name = PurePath(info.options.get("machine", info.path)).name
     for suffix in (".gz", ".txt", ".dat", ".trace"):
         name = name.removesuffix(suffix)
-    # A file name may be no text at all.
-    return name.encode(errors="backslashreplace").decode() or "guest"
+    return as_text(name) or "guest"
