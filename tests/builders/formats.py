@@ -112,6 +112,15 @@ class Format:
         return parse(self.system, "\n".join(lines))
 
 
+COMMON = (
+    "\tfield:unsigned short common_type;\toffset:0;\tsize:2;\tsigned:0;\n"
+    "\tfield:unsigned char common_flags;\toffset:2;\tsize:1;\tsigned:0;\n"
+    "\tfield:unsigned char common_preempt_count;\toffset:3;\tsize:1;\tsigned:0;\n"
+    "\tfield:int common_pid;\toffset:4;\tsize:4;\tsigned:1;\n\n"
+)
+"""The fields that all events begin with, as a format text has them."""
+
+
 def parse(system: str, text: str) -> Format:
     """Read one format file."""
     name = re.search(r"(?m)^name: (\S+)", text)

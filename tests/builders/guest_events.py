@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .formats import parse
+from .formats import COMMON, parse
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -34,12 +34,6 @@ KALLSYMS = "".join(f"{at:016x} T {name}\n" for name, at in sorted(ADDRESSES.item
 TASK_UNINTERRUPTIBLE = 2
 NOTHING = '""'
 
-_COMMON = (
-    "\tfield:unsigned short common_type;\toffset:0;\tsize:2;\tsigned:0;\n"
-    "\tfield:unsigned char common_flags;\toffset:2;\tsize:1;\tsigned:0;\n"
-    "\tfield:unsigned char common_preempt_count;\toffset:3;\tsize:1;\tsigned:0;\n"
-    "\tfield:int common_pid;\toffset:4;\tsize:4;\tsigned:1;\n\n"
-)
 _SIZES = {"u8": 1, "u16": 2, "u32": 4, "s32": 4, "u64": 8, "s64": 8}
 
 
@@ -50,7 +44,7 @@ def _format(
     for declaration, size, signed in fields:
         lines.append(f"\tfield:{declaration};\toffset:{at};\tsize:{size};\tsigned:{int(signed)};\n")
         at += size
-    head = f"name: {name}\nID: {number}\nformat:\n{_COMMON}"
+    head = f"name: {name}\nID: {number}\nformat:\n{COMMON}"
     return parse(system, head + "".join(lines) + f"\nprint fmt: {shown or NOTHING}\n")
 
 

@@ -20,7 +20,7 @@ import pytest
 
 import apftrace
 from apftrace.cli.streams import Printable
-from tests.builders.formats import parse
+from tests.builders.formats import COMMON, parse
 from tests.builders.story import Story
 from tests.builders.tracedat import Event, TraceDat
 from tests.model.support import FIVE, START, known_formats, write
@@ -250,15 +250,8 @@ def test_a_file_that_cannot_be_written_is_one_line(run: Run, traces: Path) -> No
 
 COLLIDING = parse(
     "sys",
-    """name: colliding
-ID: 900
-format:
-\tfield:unsigned short common_type;\toffset:0;\tsize:2;\tsigned:0;
-\tfield:unsigned char common_flags;\toffset:2;\tsize:1;\tsigned:0;
-\tfield:unsigned char common_preempt_count;\toffset:3;\tsize:1;\tsigned:0;
-\tfield:int common_pid;\toffset:4;\tsize:4;\tsigned:1;
-
-\tfield:u64 ts;\toffset:8;\tsize:8;\tsigned:0;
+    f"name: colliding\nID: 900\nformat:\n{COMMON}"
+    """\tfield:u64 ts;\toffset:8;\tsize:8;\tsigned:0;
 \tfield:u64 ts_;\toffset:16;\tsize:8;\tsigned:0;
 \tfield:int cpu;\toffset:24;\tsize:4;\tsigned:1;
 """,

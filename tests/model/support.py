@@ -19,7 +19,7 @@ import pytest
 
 import apftrace
 from tests.builders import options as opt
-from tests.builders.formats import Format, formats, parse
+from tests.builders.formats import COMMON, Format, formats, parse
 from tests.builders.story import ANSWER, Story
 from tests.builders.tracedat import Event
 
@@ -57,15 +57,8 @@ WORKQUEUE_EVENTS = (
 
 PROCESS_EXIT = parse(
     "sched",
-    """name: sched_process_exit
-ID: 399
-format:
-\tfield:unsigned short common_type;\toffset:0;\tsize:2;\tsigned:0;
-\tfield:unsigned char common_flags;\toffset:2;\tsize:1;\tsigned:0;
-\tfield:unsigned char common_preempt_count;\toffset:3;\tsize:1;\tsigned:0;
-\tfield:int common_pid;\toffset:4;\tsize:4;\tsigned:1;
-
-\tfield:char comm[16];\toffset:8;\tsize:16;\tsigned:0;
+    f"name: sched_process_exit\nID: 399\nformat:\n{COMMON}"
+    """\tfield:char comm[16];\toffset:8;\tsize:16;\tsigned:0;
 \tfield:pid_t pid;\toffset:24;\tsize:4;\tsigned:1;
 \tfield:int prio;\toffset:28;\tsize:4;\tsigned:1;
 

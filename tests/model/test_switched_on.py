@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import apftrace
-from tests.builders.formats import parse
+from tests.builders.formats import COMMON, parse
 from tests.builders.story import ACK, ANSWER, Story
 from tests.builders.tracedat import Event
 from tests.model import histories
@@ -137,15 +137,10 @@ def test_a_fault_in_a_nested_guest_is_not_called_halted_for_want_of_an_exception
         assert life(apftrace.analyze(path), token)["kind"] == "unknown"
 
 
-_NESTED = """name: kvm_nested_vmexit_inject
+_NESTED = f"""name: kvm_nested_vmexit_inject
 ID: 398
 format:
-\tfield:unsigned short common_type;\toffset:0;\tsize:2;\tsigned:0;
-\tfield:unsigned char common_flags;\toffset:2;\tsize:1;\tsigned:0;
-\tfield:unsigned char common_preempt_count;\toffset:3;\tsize:1;\tsigned:0;
-\tfield:int common_pid;\toffset:4;\tsize:4;\tsigned:1;
-
-\tfield:__u32 exit_code;\toffset:8;\tsize:4;\tsigned:0;
+{COMMON}\tfield:__u32 exit_code;\toffset:8;\tsize:4;\tsigned:0;
 
 print fmt: "reason: 0x%x", REC->exit_code
 """

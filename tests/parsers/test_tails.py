@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from apftrace_parsers.base import Pick
-from tests.builders.formats import parse
+from tests.builders.formats import COMMON, parse
 from tests.builders.guest_events import FUNCTION_ARGS
 from tests.builders.tracedat import Event, TraceDat
 
@@ -20,11 +20,7 @@ if TYPE_CHECKING:
 
 PRINT = parse(
     "ftrace",
-    "name: print\nID: 5\nformat:\n"
-    "\tfield:unsigned short common_type;\toffset:0;\tsize:2;\tsigned:0;\n"
-    "\tfield:unsigned char common_flags;\toffset:2;\tsize:1;\tsigned:0;\n"
-    "\tfield:unsigned char common_preempt_count;\toffset:3;\tsize:1;\tsigned:0;\n"
-    "\tfield:int common_pid;\toffset:4;\tsize:4;\tsigned:1;\n\n"
+    f"name: print\nID: 5\nformat:\n{COMMON}"
     "\tfield:u64 ip;\toffset:8;\tsize:8;\tsigned:0;\n"
     "\tfield:char buf[];\toffset:16;\tsize:0;\tsigned:0;\n"
     '\nprint fmt: ""\n',
